@@ -1,0 +1,137 @@
+package nft
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Counter names one of the table's counters.
+type Counter string
+
+// The table's counters, in packets. None of them is on the path of established
+// flows.
+const (
+	// CounterQueued: handed to the queue.
+	CounterQueued Counter = "queued"
+	// CounterAccepted: came back from the queue accepted.
+	CounterAccepted Counter = "accepted"
+	// CounterFromNode: new flows that the host itself opened to a protected pod,
+	// accepted without a question (spec section 5.3, 6).
+	CounterFromNode Counter = "from_node"
+	// CounterInvalid: to or from a protected pod and fits no flow; dropped.
+	CounterInvalid Counter = "invalid"
+)
+
+// Counters lists every counter of the table.
+var Counters = []Counter{CounterQueued, CounterAccepted, CounterFromNode, CounterInvalid}
+
+type chain struct {
+	name     string
+	hook     *nftables.ChainHook     // nil for a regular chain
+	priority *nftables.ChainPriority // set with hook
+	rules    []rule
+}
+
+type rule struct {
+	comment string
+	exprs   exprs
+}
+
+// The chains that others jump to.
+const (
+	chainFlow    = "flow"    // accepted flows leave here
+	chainEnforce = "enforce" // what has a protected end
+)
+
+// srcnat and what stands around it: destination NAT is done and source NAT is
+// not, so both addresses are those of the real ends, also behind IPVS, whose
+// packets never see the forward hook.
+var (
+	beforeSourceNAT = nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 5)
+	// After IPVS's own hooks at input, which take packets for a virtual service
+	// away at srcnat-2 and srcnat-1.
+	afterIPVS = nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource + 1)
+)
+
+// sets are the table's sets: the addresses of protected pods by the direction in
+// which some policy selects them.
+type sets struct{ ingress4, ingress6, egress4, egress6 *nftables.Set }
+
+func newSets(t *nftables.Table) sets {
+	v4 := func(name, comment string) *nftables.Set {
+		return &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeIPAddr, Comment: comment}
+	}
+	v6 := func(name, comment string) *nftables.Set {
+		return &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeIP6Addr, Comment: comment}
+	}
+	return sets{
+		ingress4: v4("ingress4", "pods that a policy isolates for ingress"),
+		ingress6: v6("ingress6", "pods that a policy isolates for ingress"),
+		egress4:  v4("egress4", "pods that a policy isolates for egress"),
+		egress6:  v6("egress6", "pods that a policy isolates for egress"),
+	}
+}
+
+func (s sets) all() []*nftables.Set {
+	return []*nftables.Set{s.ingress4, s.ingress6, s.egress4, s.egress6}
+}
+
+// chains is the whole table as a value. Regular chains come first, because a rule
+// can only name a chain that exists.
+func chains(m Marks, q Queues, via QueueVia, s sets) []chain {
+	mask, st := m.Mask(), m.stateMask()
+	admit := setFlowMark(mask, m.Flow())
+
+	return []chain{
+		{name: chainFlow, rules: []rule{
+			// A SYN never rides on an old mark: it may meet the entry of a closed
+			// connection, whose ports or address somebody else has now.
+			{"accepted TCP flows, but not a SYN", join(flowMarkIs(st, m.Flow()), notOpening(), accept())},
+			{"accepted flows", join(flowMarkIs(st, m.Flow()), l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), accept())},
+		}},
+		{name: chainEnforce, rules: []rule{
+			{"the queue's answer: remember it and let it pass", join(packetMarkIs(st, m.Accept()), count(CounterAccepted), admit, setPacketMark(mask, 0), accept())},
+			{"fits no flow", join(isInvalid(), count(CounterInvalid), drop())},
+			{"tell the queue who began the flow", join(isReply(), setPacketMark(mask, m.Reply()))},
+			{"ask", join(count(CounterQueued), q.statement(via))},
+		}},
+		{name: "raw_prerouting", hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
+			{"nobody else sets our marks", setPacketMark(mask, 0)},
+		}},
+		{name: "raw_output", hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw, rules: []rule{
+			{"nobody else sets our marks", setPacketMark(mask, 0)},
+			// IPVS sends forwarded packets through here too, with the pod's address.
+			{"sent by this host", join(fromOwnAddress(), setPacketMark(mask, m.at(stateLocal)))},
+		}},
+		{name: "host_input", hook: nftables.ChainHookInput, priority: afterIPVS, rules: append([]rule{
+			{"", jump(chainFlow)},
+			{"answers to this host", join(isReply(), accept())},
+			// Listener discovery, router and neighbour solicitation and neighbour
+			// advertisement; not router advertisement (134) or redirect (137),
+			// which no pod should send.
+		}, append(icmp6Accept(nil, 130, 131, 132, 133, 135, 136),
+			rule{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
+			rule{"from a protected pod", join(addrIn(s.egress6, true), goTo(chainEnforce))},
+		)...)},
+		{name: "pod_postrouting", hook: nftables.ChainHookPostrouting, priority: beforeSourceNAT, rules: append([]rule{
+			{"", jump(chainFlow)},
+		}, append(icmp6Accept(hopLimit255(), 133, 135, 136),
+			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress4, false), count(CounterFromNode), admit, accept())},
+			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress6, false), count(CounterFromNode), admit, accept())},
+			rule{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
+			rule{"to a protected pod", join(addrIn(s.ingress4, false), goTo(chainEnforce))},
+			rule{"from a protected pod", join(addrIn(s.egress6, true), goTo(chainEnforce))},
+			rule{"to a protected pod", join(addrIn(s.ingress6, false), goTo(chainEnforce))},
+		)...)},
+	}
+}
+
+// icmp6Accept lets messages of the link pass; one rule a type, so that the
+// listing reads without anonymous sets.
+func icmp6Accept(only exprs, types ...byte) (rules []rule) {
+	for _, t := range types {
+		rules = append(rules, rule{"neighbour and listener discovery", join(only, icmp6Type(t), accept())})
+	}
+	return rules
+}

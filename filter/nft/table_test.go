@@ -1,0 +1,281 @@
+package nft
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netns"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// inNamespace puts the test's thread into a network namespace of its own, whose
+// nftables are empty. The thread dies with the test.
+func inNamespace(t *testing.T) *Conn {
+	t.Helper()
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatalf("this test needs root (CAP_SYS_ADMIN), to make a network namespace: %v", err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	c, err := Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.CloseLasting() })
+	return c
+}
+
+func addrs(text ...string) (as []netip.Addr) {
+	for _, s := range text {
+		as = append(as, netip.MustParseAddr(s))
+	}
+	return as
+}
+
+func newTable(t *testing.T, c *Conn, via QueueVia) *Table {
+	t.Helper()
+	m, err := NewMarks(DefaultMask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := NewTable(c, Config{Marks: m, Queues: Queues{First: 100, Count: 2}, Via: via})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// list is what the nft program prints, which is also the proof that it can.
+func list(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft list ruleset: %v: %s", err, out)
+	}
+	return string(out)
+}
+
+// How the kernel hands packets over, and how nft prints that, depends on the
+// kernel and on the host's nft; the golden file holds neither.
+var (
+	queueText   = regexp.MustCompile(`(?s)(counter name "queued").*?( comment "ask")`)
+	warningText = regexp.MustCompile(`(?m)^# Warning:.*\n`)
+)
+
+func TestTableText(t *testing.T) {
+	c := inNamespace(t)
+	via, err := Probe(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := newTable(t, c, via)
+	if err := table.Protect(Protected{Ingress: addrs("10.0.1.10", "fd00:1::10"), Egress: addrs("10.0.1.15")}); err != nil {
+		t.Fatal(err)
+	}
+	got := queueText.ReplaceAllString(warningText.ReplaceAllString(list(t), ""), "$1 QUEUE$2")
+	const golden = "testdata/table.nft"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("the table differs from %s (-want +got):\n%s", golden, d)
+	}
+}
+
+// TestProtect walks through a list of states, forwards and with the process
+// exchanged before every step.
+func TestProtect(t *testing.T) {
+	many := make([]netip.Addr, 3*chunk+7)
+	for i := range many {
+		many[i] = netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})
+	}
+	states := []Protected{
+		{},
+		{Ingress: addrs("10.0.1.10", "fd00:1::10")},
+		{Ingress: addrs("10.0.1.10", "10.0.1.11"), Egress: addrs("fd00:1::11", "10.0.1.10")},
+		{Ingress: many},
+		{Egress: many[5:]},
+		{},
+	}
+	for _, restart := range []bool{false, true} {
+		c := inNamespace(t)
+		via, err := Probe(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table := newTable(t, c, via)
+		for i, s := range states {
+			if restart {
+				table = newTable(t, c, via)
+			}
+			if err := table.Protect(s); err != nil {
+				t.Fatalf("restart %v, state %d: %v", restart, i, err)
+			}
+			want := map[string]int{}
+			for _, a := range s.Ingress {
+				want[map[bool]string{true: "ingress4", false: "ingress6"}[a.Is4()]]++
+			}
+			for _, a := range s.Egress {
+				want[map[bool]string{true: "egress4", false: "egress6"}[a.Is4()]]++
+			}
+			got := map[string]int{}
+			for _, set := range table.sets.all() {
+				els, err := c.GetSetElements(set)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(els) > 0 {
+					got[set.Name] = len(els)
+				}
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("restart %v, state %d: elements (-want +got):\n%s", restart, i, d)
+			}
+		}
+		if err := table.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if out := list(t); out != "" {
+			t.Errorf("left behind after Remove:\n%s", out)
+		}
+		if err := table.Remove(); err != nil {
+			t.Errorf("Remove of nothing: %v", err)
+		}
+	}
+}
+
+// TestRenewKeepsBaseChains: a restart must not delete a base chain, which would
+// drop the packets that wait in queues. The kernel numbers what it makes, so the
+// handles tell.
+func TestRenewKeepsBaseChains(t *testing.T) {
+	c := inNamespace(t)
+	via, err := Probe(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handles := func() string {
+		out, err := exec.Command("nft", "-a", "list", "chains").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var hs []string
+		for _, line := range strings.Split(string(out), "\n") {
+			if strings.Contains(line, "# handle") {
+				hs = append(hs, line)
+			}
+		}
+		if len(hs) == 0 {
+			t.Fatalf("no chains in %s", out)
+		}
+		return strings.Join(hs, "\n")
+	}
+	if err := newTable(t, c, via).Protect(Protected{}); err != nil {
+		t.Fatal(err)
+	}
+	before := handles()
+	if err := newTable(t, c, via).Protect(Protected{Ingress: addrs("10.0.0.1")}); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(before, handles()); d != "" {
+		t.Errorf("chains were made anew (-before +after):\n%s", d)
+	}
+}
+
+func TestCount(t *testing.T) {
+	c := inNamespace(t)
+	via, err := Probe(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := newTable(t, c, via)
+	if n, err := table.Count(); err != nil || len(n) != 0 {
+		t.Errorf("Count without a table: %v, %v", n, err)
+	}
+	if err := table.Protect(Protected{}); err != nil {
+		t.Fatal(err)
+	}
+	n, err := table.Count()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[Counter]uint64{}
+	for _, k := range Counters {
+		want[k] = 0
+	}
+	if d := cmp.Diff(want, n); d != "" {
+		t.Errorf("counters (-want +got):\n%s", d)
+	}
+}
+
+// TestProbeLeavesNothing and says what this kernel's rules can really use.
+func TestProbeLeavesNothing(t *testing.T) {
+	c := inNamespace(t)
+	via, err := Probe(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("this kernel queues by way of: %v", via)
+	if out := list(t); out != "" {
+		t.Errorf("left behind by Probe:\n%s", out)
+	}
+	// The native expression must work if it was chosen and fail if it was not.
+	err = newTable(t, c, ViaNative).Protect(Protected{})
+	if (err == nil) != (via == ViaNative) {
+		t.Errorf("probe said %v, native rules: %v", via, err)
+	}
+}
+
+func TestNewTableRefuses(t *testing.T) {
+	t.Parallel()
+	m, _ := NewMarks(DefaultMask)
+	for _, cfg := range []Config{
+		{Marks: m, Queues: Queues{First: 1}, Via: ViaTarget},
+		{Marks: m, Queues: Queues{First: 65535, Count: 2}, Via: ViaTarget},
+		{Marks: m, Queues: Queues{First: 1, Count: 1}},
+	} {
+		if _, err := NewTable(nil, cfg); err == nil {
+			t.Errorf("%+v was accepted", cfg)
+		}
+	}
+}
+
+func TestMarks(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		mask uint32
+		ok   bool
+	}{
+		{DefaultMask, true}, {0x00ff0000, true}, {0xff, true}, {0xffffffff, true},
+		{0, false}, {0x7f000000, false}, {0xff00ff00, false}, {0xf0f00000, false},
+	} {
+		m, err := NewMarks(tc.mask)
+		if (err == nil) != tc.ok {
+			t.Errorf("NewMarks(%#x): %v", tc.mask, err)
+		}
+		if !tc.ok {
+			continue
+		}
+		seen := map[uint32]bool{0: true}
+		for _, v := range []uint32{m.at(stateLocal), m.Reply(), m.Accept(), m.Flow()} {
+			if v&^tc.mask != 0 || seen[v] {
+				t.Errorf("mask %#x: value %#x is outside the mask or not unique", tc.mask, v)
+			}
+			seen[v] = true
+		}
+	}
+}
