@@ -1,0 +1,254 @@
+package filter
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+
+	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/trie"
+)
+
+// New builds a Ruleset. It fails on a Spec that contradicts itself, such as one
+// that names a rule, class or program it does not hold.
+func New(spec *Spec) (*Ruleset, error) {
+	if err := spec.check(); err != nil {
+		return nil, fmt.Errorf("build ruleset: %w", err)
+	}
+	rs := &Ruleset{
+		generation: spec.Generation,
+		table:      new(trie.Table),
+		classes:    make([]class, len(spec.Classes)),
+		programs:   make([]program, len(spec.Programs)),
+		rules:      make([]rule, 1, len(spec.Rules)+1),
+		infos:      make([]RuleInfo, 1, len(spec.Rules)+1),
+		prefixes:   len(spec.Prefixes),
+		hosts:      make(map[string][HostChains][2]uint32, len(spec.Hosts)),
+	}
+	for _, p := range spec.Prefixes {
+		if err := rs.table.Insert(p.Prefix, uint32(p.Class)); err != nil {
+			return nil, fmt.Errorf("build ruleset: %w", err)
+		}
+	}
+	for i, c := range spec.Classes {
+		rs.classes[i] = class{conflict: c.Conflict, hosted: c.Hosted}
+		if c.Hosted {
+			rs.classes[i].programs = [2]uint32{uint32(c.Programs[0]), uint32(c.Programs[1])}
+		}
+	}
+	for i := range spec.Rules {
+		rs.rules = append(rs.rules, newRule(&spec.Rules[i]))
+		rs.infos = append(rs.infos, spec.Rules[i].Info)
+	}
+	segments := make(map[*Segment]*segment)
+	for i, p := range spec.Programs {
+		rs.programs[i] = newProgram(p, segments)
+	}
+	for _, h := range spec.Hosts {
+		var programs [HostChains][2]uint32
+		for chain, byDir := range h.Programs {
+			programs[chain] = [2]uint32{uint32(byDir[0]), uint32(byDir[1])}
+		}
+		rs.hosts[h.Name] = programs
+	}
+	rs.addEndpoints(spec.Endpoints)
+	return rs, nil
+}
+
+func newProgram(p Program, segments map[*Segment]*segment) program {
+	out := program{final: p.Final}
+	for _, seg := range p.Segments {
+		if segments[seg] == nil {
+			segments[seg] = &segment{slices.Clone(seg.Rules), seg.End}
+		}
+		out.segments = append(out.segments, segments[seg])
+	}
+	return out
+}
+
+func (rs *Ruleset) addEndpoints(eps []Endpoint) {
+	rs.endpoints = make([]EndpointInfo, len(eps))
+	rs.byAddr = make(map[netip.Addr]uint32, len(eps))
+	for i := range eps {
+		rs.endpoints[i] = eps[i].EndpointInfo
+		for _, a := range eps[i].Addrs {
+			if j, taken := rs.byAddr[a]; !taken || eps[i].Hosted && !rs.endpoints[j].Hosted {
+				rs.byAddr[a] = uint32(i)
+			}
+		}
+	}
+	for a, i := range rs.byAddr {
+		if !rs.endpoints[i].Hosted {
+			continue
+		}
+		c := rs.classes[rs.table.Lookup(a)]
+		for dir := range rs.protected {
+			if c.conflict || rs.programs[c.programs[dir]].constrains() {
+				rs.protected[dir] = append(rs.protected[dir], a)
+			}
+		}
+	}
+	for dir := range rs.protected {
+		slices.SortFunc(rs.protected[dir], netip.Addr.Compare)
+	}
+}
+
+// constrains tells whether the program could do anything but allow.
+func (p *program) constrains() bool { return len(p.segments) > 0 || p.final != FinalAllow }
+
+func (spec *Spec) check() error {
+	if len(spec.Classes) == 0 || spec.Classes[0].Hosted || spec.Classes[0].Conflict {
+		return fmt.Errorf("class 0 must exist, neither hosted nor conflicting")
+	}
+	if len(spec.Classes) > trie.MaxValue || len(spec.Rules) >= math.MaxUint32 {
+		return fmt.Errorf("%d classes and %d rules: too many", len(spec.Classes), len(spec.Rules))
+	}
+	seenPrefixes := make(map[netip.Prefix]struct{}, len(spec.Prefixes))
+	for _, p := range spec.Prefixes {
+		seenPrefixes[p.Prefix] = struct{}{}
+		if !p.Prefix.IsValid() || p.Prefix != p.Prefix.Masked() || p.Prefix.Addr().Is4In6() {
+			return fmt.Errorf("prefix %v: not a masked IPv4 or IPv6 prefix", p.Prefix)
+		}
+		if p.Class == 0 || int(p.Class) >= len(spec.Classes) {
+			return fmt.Errorf("prefix %v: class %d, want one from 1 to %d", p.Prefix, p.Class, len(spec.Classes)-1)
+		}
+	}
+	if len(seenPrefixes) != len(spec.Prefixes) {
+		return fmt.Errorf("prefixes: some are given twice")
+	}
+	for i := range spec.Rules {
+		if err := spec.checkRule(&spec.Rules[i]); err != nil {
+			return fmt.Errorf("rule %d: %w", i+1, err)
+		}
+	}
+	seen := make(map[*Segment]bool)
+	for i, p := range spec.Programs {
+		if err := spec.checkProgram(p, seen); err != nil {
+			return fmt.Errorf("program %d: %w", i, err)
+		}
+	}
+	for i, c := range spec.Classes {
+		for _, p := range c.Programs {
+			if c.Hosted && !spec.podProgram(p) {
+				return fmt.Errorf("class %d: program %d is not one for pods", i, p)
+			}
+		}
+	}
+	return errorsFirst(spec.checkEndpoints(), spec.checkHosts())
+}
+
+func errorsFirst(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (spec *Spec) podProgram(i int) bool {
+	return i >= 0 && i < len(spec.Programs) && spec.Programs[i].Final <= FinalAllow
+}
+
+func (spec *Spec) checkRule(r *Rule) error {
+	if r.Info.Action > Log {
+		return fmt.Errorf("action %d", r.Info.Action)
+	}
+	if r.Info.Direction > flow.Egress {
+		return fmt.Errorf("direction %d", r.Info.Direction)
+	}
+	if r.Info.EndOfTier() {
+		bare := Rule{Info: r.Info, IPv4: true, IPv6: true}
+		if *r != bare || r.Info.Action != Deny {
+			return fmt.Errorf("end of a tier that does more than deny everything")
+		}
+	}
+	for _, s := range []*Side{&r.Source, &r.Destination} {
+		if s.Classes != nil && s.Classes.classes != len(spec.Classes) {
+			return fmt.Errorf("a set over %d classes where there are %d", s.Classes.classes, len(spec.Classes))
+		}
+		last := s.Service.lastClass()
+		for _, m := range []*PortMatch{s.Ports, s.NotPorts} {
+			if m == nil {
+				continue
+			}
+			last = max(last, m.Named.lastClass())
+			for _, r := range m.Ranges {
+				if r.Min > r.Max {
+					return fmt.Errorf("port range %v", r)
+				}
+			}
+		}
+		if int(last) >= len(spec.Classes) {
+			return fmt.Errorf("a port of class %d of %d", last, len(spec.Classes))
+		}
+	}
+	return nil
+}
+
+func (spec *Spec) checkProgram(p Program, seen map[*Segment]bool) error {
+	if p.Final > FinalUndecided {
+		return fmt.Errorf("final %d", p.Final)
+	}
+	for _, seg := range p.Segments {
+		if seg == nil {
+			return fmt.Errorf("nil segment")
+		}
+		if seen[seg] {
+			continue
+		}
+		seen[seg] = true
+		for _, id := range seg.Rules {
+			if id == 0 || int(id) > len(spec.Rules) {
+				return fmt.Errorf("rule %d of %d", id, len(spec.Rules))
+			}
+			if spec.Rules[id-1].Info.EndOfTier() {
+				return fmt.Errorf("rule %d is the end of a tier", id)
+			}
+		}
+		if int(seg.End) > len(spec.Rules) {
+			return fmt.Errorf("end %d of %d rules", seg.End, len(spec.Rules))
+		}
+		if seg.End != 0 && !spec.Rules[seg.End-1].Info.EndOfTier() {
+			return fmt.Errorf("rule %d is not the end of a tier", seg.End)
+		}
+	}
+	return nil
+}
+
+func (spec *Spec) checkEndpoints() error {
+	covered := make(map[netip.Addr]ClassID, len(spec.Prefixes))
+	for _, p := range spec.Prefixes {
+		if p.Prefix.IsSingleIP() {
+			covered[p.Prefix.Addr()] = p.Class
+		}
+	}
+	for _, ep := range spec.Endpoints {
+		for _, a := range ep.Addrs {
+			c, ok := covered[a]
+			if !ok || ep.Hosted && !spec.Classes[c].Hosted {
+				return fmt.Errorf("endpoint %s/%s: address %v has no prefix of its own with a fitting class", ep.Namespace, ep.Name, a)
+			}
+		}
+	}
+	return nil
+}
+
+func (spec *Spec) checkHosts() error {
+	names := make(map[string]bool, len(spec.Hosts))
+	for _, h := range spec.Hosts {
+		if names[h.Name] {
+			return fmt.Errorf("host endpoint %s: given twice", h.Name)
+		}
+		names[h.Name] = true
+		for _, byDir := range h.Programs {
+			for _, p := range byDir {
+				if p < 0 || p >= len(spec.Programs) {
+					return fmt.Errorf("host endpoint %s: program %d of %d", h.Name, p, len(spec.Programs))
+				}
+			}
+		}
+	}
+	return nil
+}

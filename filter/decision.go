@@ -1,0 +1,125 @@
+package filter
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/postern-project/postern/filter/flow"
+)
+
+// Verdict is what the kernel is told. The zero Verdict drops.
+type Verdict uint8
+
+const (
+	Drop Verdict = iota
+	Accept
+)
+
+func (v Verdict) String() string {
+	if v == Accept {
+		return "allow"
+	}
+	return "deny"
+}
+
+// Reason tells why a decision, or one end's part of it, came out as it did.
+// Every reason has its own counter wherever decisions are counted.
+type Reason uint8
+
+const (
+	// NoReason is the zero Reason. No engine gives it.
+	NoReason Reason = iota
+	// NotReady: no ruleset has been published yet. Drop.
+	NotReady
+	// InvalidTuple: the addresses are missing or of two families. Drop.
+	InvalidTuple
+	// NoLocalEndpoint: neither address is an endpoint hosted here, so nobody
+	// here may decide. Drop: the kernel asks about protected addresses only.
+	NoLocalEndpoint
+	// NotHosted: this end is not an endpoint of this node; it constrains
+	// nothing. Accept.
+	NotHosted
+	// AddressConflict: two live endpoints claim one of the addresses. Drop.
+	AddressConflict
+	// ByRule: a rule allowed or denied it.
+	ByRule
+	// EndOfTier: policies of the tier select the endpoint and none of their
+	// rules matched. Drop.
+	EndOfTier
+	// ByProfile: no tier decided and the namespace's profile allowed it. Accept.
+	ByProfile
+	// NoProfile: no tier decided and the endpoint's namespace is not known. Drop.
+	NoProfile
+
+	// Reasons is the number of reasons.
+	Reasons
+)
+
+var reasonNames = [Reasons]string{
+	"none", "not-ready", "invalid-tuple", "no-local-endpoint", "not-hosted",
+	"address-conflict", "rule", "end-of-tier", "profile", "no-profile",
+}
+
+// String gives a short, constant, lower-case name for logs and metrics.
+func (r Reason) String() string {
+	if r < Reasons {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason-%d", uint8(r))
+}
+
+// RuleID names one rule of a Ruleset, or one tier's end. Zero names nothing. An
+// ID is valid for the Ruleset that gave it and no other.
+type RuleID uint32
+
+// Outcome is what one end of a flow said.
+type Outcome struct {
+	Verdict Verdict
+	Reason  Reason
+	// Logged is set when a rule with action Log matched on the way.
+	// Ruleset.LogRules finds which.
+	Logged bool
+	// Rule is set for ByRule and EndOfTier.
+	Rule RuleID
+}
+
+// Decision is the answer for one flow. The zero Decision drops.
+type Decision struct {
+	Verdict Verdict
+	Reason  Reason
+	// Side is the end that gave Reason: for a drop the first end that denied,
+	// egress before ingress; for an accept the last end that had something to say.
+	Side flow.Direction
+	// Egress is the sender's outcome and Ingress the receiver's. When Egress
+	// drops, Ingress is not evaluated and its zero value stands.
+	Egress, Ingress Outcome
+}
+
+// Outcome gives the outcome of the deciding side.
+func (d Decision) Outcome() Outcome {
+	if d.Side == flow.Egress {
+		return d.Egress
+	}
+	return d.Ingress
+}
+
+// Engine holds the ruleset in force. Its methods may be called by any number of
+// goroutines at once; readers take no lock. The zero Engine denies everything
+// with NotReady.
+type Engine struct{ current atomic.Pointer[Ruleset] }
+
+// Swap puts a ruleset in force and returns the one before, nil at first. A
+// decision that is under way finishes on the ruleset it began with.
+func (e *Engine) Swap(rs *Ruleset) (old *Ruleset) { return e.current.Swap(rs) }
+
+// Ruleset returns the ruleset in force, nil before the first Swap.
+func (e *Engine) Ruleset() *Ruleset { return e.current.Load() }
+
+// Decide decides one flow on the ruleset in force. It allocates nothing.
+func (e *Engine) Decide(t flow.Tuple) Decision {
+	rs := e.current.Load()
+	if rs == nil {
+		return Decision{Reason: NotReady}
+	}
+	return rs.Decide(t)
+}
