@@ -1,0 +1,181 @@
+package flowlog
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/flow"
+)
+
+// Which says which decisions get a line.
+type Which uint8
+
+const (
+	None Which = iota
+	Denied
+	All
+)
+
+// Config is what a Writer does.
+type Config struct {
+	Which Which
+	// PerSecond bounds the lines per second. What is over is counted, and the
+	// count is written once the second is over. 0 means no bound.
+	PerSecond int
+}
+
+// pause is how long the Writer rests between rounds: a bound on how late a line
+// is, and on how often an idle host wakes up.
+const pause = 20 * time.Millisecond
+
+// Writer writes the records of its rings to a log.
+type Writer struct {
+	log   zerolog.Logger
+	cfg   Config
+	rings []*Ring
+	batch []Record
+
+	second     int64 // the second that budget is for, in Unix time
+	lines      int   // written in it
+	suppressed int   // not written in it, over the bound
+	lost       uint64
+}
+
+// NewWriter returns a Writer that is the only consumer of its rings.
+func NewWriter(log zerolog.Logger, cfg Config, rings ...*Ring) *Writer {
+	return &Writer{log: log, cfg: cfg, rings: rings, batch: make([]Record, 256)}
+}
+
+// Run writes until ctx ends, and then what is left. It returns nil.
+func (w *Writer) Run(ctx context.Context) error {
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			w.Drain()
+			return nil
+		case <-tick.C:
+			w.Drain()
+		}
+	}
+}
+
+// Drain writes what waits in the rings. It must not run beside Run.
+func (w *Writer) Drain() {
+	lost := uint64(0)
+	for _, r := range w.rings {
+		for n := len(w.batch); n == len(w.batch); {
+			n = r.Take(w.batch)
+			for i := range w.batch[:n] {
+				w.write(&w.batch[i])
+				w.batch[i].Ruleset = nil
+			}
+		}
+		lost += r.Lost()
+	}
+	w.nextSecond(time.Now().Unix())
+	if lost > w.lost {
+		w.log.Warn().Uint64("records", lost-w.lost).Msg("flow log: lost records, decisions came faster than they could be written")
+		w.lost = lost
+	}
+}
+
+// nextSecond renews the budget, and tells what the last one cut off.
+func (w *Writer) nextSecond(now int64) {
+	if now == w.second {
+		return
+	}
+	if w.suppressed > 0 {
+		w.log.Warn().Int("records", w.suppressed).Int("per_second", w.cfg.PerSecond).Msg("flow log: suppressed records over the rate limit")
+	}
+	w.second, w.lines, w.suppressed = now, 0, 0
+}
+
+func (w *Writer) write(r *Record) {
+	if !w.wants(&r.Decision) {
+		return
+	}
+	w.nextSecond(r.UnixNano / int64(time.Second))
+	if w.cfg.PerSecond > 0 && w.lines >= w.cfg.PerSecond {
+		w.suppressed++
+		return
+	}
+	w.lines++
+
+	e := w.log.Info().
+		Stringer("verdict", r.Decision.Verdict).
+		Stringer("reason", r.Decision.Reason).
+		Stringer("direction", r.Decision.Side).
+		Stringer("proto", r.Tuple.Proto)
+	e = w.end(e, "src", r.Tuple.Src, r)
+	e = w.end(e, "dst", r.Tuple.Dst, r)
+	switch {
+	case r.Tuple.Ported:
+		e = e.Uint16("sport", r.Tuple.SrcPort).Uint16("dport", r.Tuple.DstPort)
+	case r.Tuple.Proto == flow.ICMP || r.Tuple.Proto == flow.ICMPv6:
+		e = e.Uint8("icmp_type", r.Tuple.ICMPType).Uint8("icmp_code", r.Tuple.ICMPCode)
+	}
+	if r.Ruleset != nil {
+		if id := r.Decision.Outcome().Rule; id != 0 {
+			e = rule(e, r.Ruleset.RuleInfo(id))
+		}
+		e = e.Uint64("generation", r.Ruleset.Generation())
+		if logged(&r.Decision) {
+			e = logRules(e, r)
+		}
+	}
+	e.Time("decided", time.Unix(0, r.UnixNano)).Msg("flow")
+}
+
+// wants tells whether a decision gets a line. A rule with action Log asks for one
+// whatever the configuration says.
+func (w *Writer) wants(d *filter.Decision) bool {
+	return w.cfg.Which == All || w.cfg.Which == Denied && d.Verdict == filter.Drop || logged(d)
+}
+
+func logged(d *filter.Decision) bool { return d.Egress.Logged || d.Ingress.Logged }
+
+// end names one end of the flow: always by address, and by pod and service
+// account where the address is a pod's.
+func (w *Writer) end(e *zerolog.Event, side string, a netip.Addr, r *Record) *zerolog.Event {
+	e = e.Stringer(side, a)
+	if r.Ruleset == nil {
+		return e
+	}
+	if ep, ok := r.Ruleset.Endpoint(a); ok {
+		e = e.Str(side+"_pod", ep.Namespace+"/"+ep.Name).Str(side+"_account", ep.ServiceAccount)
+	}
+	return e
+}
+
+// rule names the rule that decided: index counts from 0 in the object's list of
+// the direction, and the end of a tier has no policy and no index.
+func rule(e *zerolog.Event, i filter.RuleInfo) *zerolog.Event {
+	e = e.Str("tier", i.Tier)
+	if i.EndOfTier() {
+		return e
+	}
+	return e.Str("policy_kind", i.Kind).Str("policy", policyName(i)).Int("rule", i.Index)
+}
+
+func policyName(i filter.RuleInfo) string {
+	if i.Namespace == "" {
+		return i.Name
+	}
+	return i.Namespace + "/" + i.Name
+}
+
+// logRules lists the rules with action Log that the flow met on its way.
+func logRules(e *zerolog.Event, r *Record) *zerolog.Event {
+	a := zerolog.Arr()
+	for _, id := range r.Ruleset.LogRules(r.Tuple, nil) {
+		i := r.Ruleset.RuleInfo(id)
+		a = a.Dict(zerolog.Dict().Str("tier", i.Tier).Str("policy_kind", i.Kind).Str("policy", policyName(i)).Int("rule", i.Index))
+	}
+	return e.Array("log_rules", a)
+}
