@@ -1,0 +1,41 @@
+package nfq
+
+import (
+	"sync/atomic"
+
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/packet"
+)
+
+// Stats are a queue's counters since Open. The loop alone writes them; anybody may
+// read at any time.
+type Stats struct {
+	Batches atomic.Uint64
+	// Decided counts packets that were decided, by verdict and reason.
+	Decided [filter.Accept + 1][filter.Reasons]atomic.Uint64
+	// Undecodable counts packets that were dropped because they could not be
+	// decoded, by cause.
+	Undecodable [packet.Statuses]atomic.Uint64
+	// Malformed counts messages of the kernel that could not be read. Their
+	// packets, if any, wait in the kernel without a verdict.
+	Malformed atomic.Uint64
+	// Refused counts verdicts that the kernel did not take, because the packet
+	// was gone.
+	Refused atomic.Uint64
+	// Retries counts sends that had to be repeated for want of kernel memory.
+	Retries atomic.Uint64
+}
+
+// Total sums the counters of one verdict over all reasons, with the undecodable
+// among the drops.
+func (s *Stats) Total(v filter.Verdict) (n uint64) {
+	for i := range s.Decided[v] {
+		n += s.Decided[v][i].Load()
+	}
+	if v == filter.Drop {
+		for i := range s.Undecodable {
+			n += s.Undecodable[i].Load()
+		}
+	}
+	return n
+}
