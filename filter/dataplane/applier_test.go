@@ -1,0 +1,189 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/compile"
+	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/filter/policy/selector"
+)
+
+// kernel stands in for the kernel's sets. At every change it checks the promise of
+// the package: whatever it protects, the engine can judge.
+type kernel struct {
+	*testing.T
+	engine  *filter.Engine
+	holds   [2][]netip.Addr
+	changes int
+	failAt  int // fails this change, counted from 1
+}
+
+var errKernel = errors.New("no")
+
+func (k *kernel) protect(ingress, egress []netip.Addr) error {
+	k.changes++
+	if k.changes == k.failAt {
+		return errKernel
+	}
+	k.holds = [2][]netip.Addr{flow.Ingress: ingress, flow.Egress: egress}
+	k.check()
+	return nil
+}
+
+func (k *kernel) check() {
+	k.Helper()
+	rs := k.engine.Ruleset()
+	for d, addrs := range k.holds {
+		if !slices.IsSortedFunc(addrs, netip.Addr.Compare) {
+			k.Errorf("addresses out of order: %v", addrs)
+		}
+		for _, a := range addrs {
+			if rs == nil {
+				k.Errorf("the kernel asks about %v and the engine has no ruleset", a)
+			} else if ep, ok := rs.Endpoint(a); !ok || !ep.Hosted {
+				k.Errorf("the kernel asks about %v (%v), which the engine does not know", a, flow.Direction(d))
+			}
+		}
+	}
+}
+
+// state makes a snapshot: pods named by one letter, those in ingress and egress
+// isolated in that direction.
+func state(generation uint64, pods, ingress, egress string) *policy.Snapshot {
+	s := &policy.Snapshot{
+		Generation: generation,
+		Tiers:      []policy.Tier{{Name: policy.DefaultTier, Order: policy.DefaultTierOrder}},
+		Namespaces: []*policy.Namespace{{Name: "ns"}},
+	}
+	for _, c := range pods {
+		s.Endpoints = append(s.Endpoints, &policy.Endpoint{
+			Namespace: "ns", Name: string(c), Labels: map[string]string{"pod": string(c)},
+			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(c)}), netip.MustParseAddr(fmt.Sprintf("fd00::%x", c))},
+		})
+	}
+	isolate := func(c rune, ingress bool) {
+		s.Policies = append(s.Policies, &policy.Policy{
+			Kind: policy.NetworkPolicy, Namespace: "ns", Name: fmt.Sprintf("%c-%v", c, ingress), Tier: policy.DefaultTier, Order: policy.Unordered,
+			Selector: selector.Equals("pod", string(c)), AppliesIngress: ingress, AppliesEgress: !ingress,
+		})
+	}
+	for _, c := range ingress {
+		isolate(c, true)
+	}
+	for _, c := range egress {
+		isolate(c, false)
+	}
+	return s
+}
+
+func states() []*policy.Snapshot {
+	return []*policy.Snapshot{
+		state(1, "", "", ""),
+		state(2, "ab", "a", ""),
+		state(3, "abc", "ab", "c"),
+		state(4, "bc", "b", "cb"),
+		state(5, "ac", "c", "a"),
+		state(6, "abc", "", ""),
+		state(7, "abc", "abc", "abc"),
+		state(8, "d", "d", ""),
+		state(9, "", "", ""),
+	}
+}
+
+// TestApply runs the states forwards and backwards, squashed to every second one,
+// and doubled. What the kernel ends up with depends on the last state alone.
+func TestApply(t *testing.T) {
+	t.Parallel()
+	forwards := states()
+	backwards := slices.Clone(forwards)
+	slices.Reverse(backwards)
+	var squashed, doubled []*policy.Snapshot
+	for i, s := range forwards {
+		if i%2 == 0 {
+			squashed = append(squashed, s)
+		}
+		doubled = append(doubled, s, s)
+	}
+	for name, list := range map[string][]*policy.Snapshot{"forwards": forwards, "backwards": backwards, "squashed": squashed, "doubled": doubled} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := &filter.Engine{}
+			k := &kernel{T: t, engine: e}
+			a := New(e, k.protect, compile.Options{})
+			for _, s := range list {
+				rs, problems, err := a.Apply(s)
+				if err != nil || len(problems) > 0 {
+					t.Fatalf("generation %d: %v %v", s.Generation, err, problems)
+				}
+				if e.Ruleset() != rs || rs.Generation() != s.Generation {
+					t.Errorf("generation %d is not in force", s.Generation)
+				}
+				k.equals(rs)
+			}
+		})
+	}
+}
+
+func (k *kernel) equals(rs *filter.Ruleset) {
+	k.Helper()
+	for d, got := range k.holds {
+		if want := rs.Protected(flow.Direction(d)); !slices.Equal(got, want) {
+			k.Errorf("the kernel protects %v for %v, want %v", got, flow.Direction(d), want)
+		}
+	}
+}
+
+// TestApplyFails: whichever change the kernel refuses, the promise holds, the error
+// is told, and applying again puts everything right.
+func TestApplyFails(t *testing.T) {
+	t.Parallel()
+	failures := 0
+	for failAt := 1; ; failAt++ {
+		e := &filter.Engine{}
+		k := &kernel{T: t, engine: e, failAt: failAt}
+		a := New(e, k.protect, compile.Options{})
+		for _, s := range states() {
+			rs, _, err := a.Apply(s)
+			if err != nil {
+				failures++
+				if !errors.Is(err, errKernel) || rs != nil {
+					t.Fatalf("change %d: %v, %v", failAt, rs, err)
+				}
+				k.check()
+				if rs, _, err = a.Apply(s); err != nil {
+					t.Fatalf("change %d, again: %v", failAt, err)
+				}
+			}
+			k.equals(rs)
+		}
+		if k.changes < failAt {
+			break
+		}
+	}
+	if failures < 10 {
+		t.Errorf("only %d changes were made to fail", failures)
+	}
+}
+
+// TestApplyIsQuiet: a snapshot that protects the same addresses costs the kernel
+// nothing.
+func TestApplyIsQuiet(t *testing.T) {
+	t.Parallel()
+	e := &filter.Engine{}
+	k := &kernel{T: t, engine: e}
+	a := New(e, k.protect, compile.Options{})
+	for g := range uint64(3) {
+		if _, _, err := a.Apply(state(g+1, "ab", "a", "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k.changes != 1 {
+		t.Errorf("%d changes, want the first only", k.changes)
+	}
+}
