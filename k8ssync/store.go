@@ -1,0 +1,197 @@
+package k8ssync
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/trie"
+)
+
+// Store holds the objects of one source and makes Snapshots of them. All methods
+// are safe for concurrent use. Objects and what they point to are read-only from
+// the moment they are handed over.
+type Store struct {
+	changed chan struct{} // capacity 1: any number of changes are one signal
+
+	mu sync.Mutex
+	// objects is ordered by class, namespace, name and kind (see indexKey), which
+	// is the order of a Snapshot's slices.
+	objects  trie.Names[*entry]
+	dirty    [classes]bool // classes whose slice of snapshot may be out of date
+	snapshot *policy.Snapshot
+}
+
+// entry is an object and the value that stands for it.
+type entry struct {
+	object Object
+	// value is in force. It is object.Value, or the one of the last valid version.
+	value any
+	// valid: value comes from a version without problems.
+	valid bool
+}
+
+// NewStore gives an empty store, whose Snapshot holds what is built in.
+func NewStore() *Store {
+	s := &Store{changed: make(chan struct{}, 1), snapshot: &policy.Snapshot{}}
+	for c := range s.dirty {
+		s.dirty[c] = true
+	}
+	return s
+}
+
+// Changed receives after the snapshot or the problems may have changed, once for
+// any number of changes. It is for one reader and is never closed.
+func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// Upsert adds an object or replaces the one of the same key. Of an invalid
+// object (one with problems) the last valid version stays in force, or, if there
+// was none, its Value, which is then the fail-closed reading. Pods, endpoint
+// slices, namespaces and service accounts count with their newest version even
+// so: an identity must not outlive what it was read from.
+func (s *Store) Upsert(o Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.upsert(o) {
+		s.signal()
+	}
+}
+
+// Delete removes an object, and with it the memory of its last valid version.
+// Deleting what is not there does nothing.
+func (s *Store) Delete(k policy.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.delete(k) {
+		s.signal()
+	}
+}
+
+// Replace makes the objects given the whole state, at once: what is not among
+// them is deleted, the others are upserted. Of two with the same key the later
+// counts.
+func (s *Store) Replace(objects []Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	listed := make(map[policy.Key]int, len(objects))
+	for i, o := range objects {
+		listed[o.Key] = i
+	}
+	changed := false
+	for _, k := range s.keys() {
+		if _, ok := listed[k]; !ok {
+			changed = s.delete(k) || changed
+		}
+	}
+	for i, o := range objects {
+		if listed[o.Key] == i {
+			changed = s.upsert(o) || changed
+		}
+	}
+	if changed {
+		s.signal()
+	}
+}
+
+// Snapshot gives the present state. It is immutable, and the same pointer as
+// long as no value differs.
+func (s *Store) Snapshot() *policy.Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Contains(s.dirty[:], true) {
+		s.build()
+	}
+	return s.snapshot
+}
+
+// Problems gives what is wrong with the newest version of each object, in the
+// order of classes, namespaces and names.
+func (s *Store) Problems() []policy.Problem {
+	return s.collect(func(o *Object) []policy.Problem { return o.Problems })
+}
+
+// Warnings gives what objects do not do although they seem to say it.
+func (s *Store) Warnings() []policy.Problem {
+	return s.collect(func(o *Object) []policy.Problem { return o.Warnings })
+}
+
+// Held names the invalid objects of which an earlier, valid version is in force.
+func (s *Store) Held() []policy.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var held []policy.Key
+	for _, e := range s.objects.WalkPrefix("") {
+		if e.valid && len(e.object.Problems) > 0 {
+			held = append(held, e.object.Key)
+		}
+	}
+	return held
+}
+
+func (s *Store) collect(of func(*Object) []policy.Problem) []policy.Problem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []policy.Problem
+	for _, e := range s.objects.WalkPrefix("") {
+		out = append(out, of(&e.object)...)
+	}
+	return out
+}
+
+func (s *Store) keys() []policy.Key {
+	keys := make([]policy.Key, 0, s.objects.Len())
+	for _, e := range s.objects.WalkPrefix("") {
+		keys = append(keys, e.object.Key)
+	}
+	return keys
+}
+
+// upsert tells whether anything changed. The caller holds mu, as for all below.
+func (s *Store) upsert(o Object) bool {
+	key := indexKey(o.Key)
+	old, known := s.objects.Get(key)
+	e := &entry{object: o, value: o.Value, valid: len(o.Problems) == 0}
+	if known && !e.valid && old.valid && holdsLastValid(o.Key.Kind) {
+		e.value, e.valid = old.value, true
+	}
+	if known && reflect.DeepEqual(old, e) {
+		return false
+	}
+	s.objects.Put(key, e)
+	s.dirty[classOf(o.Key.Kind)] = true
+	return true
+}
+
+func (s *Store) delete(k policy.Key) bool {
+	if !s.objects.Delete(indexKey(k)) {
+		return false
+	}
+	s.dirty[classOf(k.Kind)] = true
+	return true
+}
+
+func (s *Store) signal() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// holdsLastValid tells declarations, which somebody wrote and will mend, from
+// observations.
+func holdsLastValid(k policy.Kind) bool {
+	switch k {
+	case policy.PodKind, policy.EndpointSliceKind, policy.NamespaceKind, policy.ServiceAccountKind:
+		return false
+	}
+	return true
+}
+
+// indexKey orders by class, namespace, name, kind. NUL sorts before every
+// character of a name, so that "a" precedes "a-b" as a namespace too; names hold
+// none.
+func indexKey(k policy.Key) string {
+	return strings.Join([]string{string(rune('A' + classOf(k.Kind))), k.Namespace, k.Name, string(k.Kind)}, "\x00")
+}
