@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/compile"
+	"github.com/postern-project/postern/filter/dataplane"
+	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/flowlog"
+	"github.com/postern-project/postern/filter/nfq"
+	"github.com/postern-project/postern/filter/nft"
+	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/k8ssync"
+	"github.com/postern-project/postern/k8ssync/file"
+)
+
+// ringSize is how many decisions of one queue may wait to be logged: half a second
+// at the highest rate a queue was seen to decide.
+const ringSize = 16384
+
+// retryAfter is the pause before a change that the kernel refused is tried again.
+const retryAfter = time.Second
+
+// daemon is postern at work. Its tasks are the source, the loop that applies what
+// the source brings, one verdict loop a queue, and the flow log; the end of one is
+// the end of all.
+type daemon struct {
+	log     zerolog.Logger
+	cfg     runConfig
+	nft     *nft.Conn
+	via     nft.QueueVia
+	table   *nft.Table
+	engine  *filter.Engine
+	queues  []*nfq.Queue
+	rings   []*flowlog.Ring
+	store   *k8ssync.Store
+	source  k8ssync.Source
+	applier *dataplane.Applier
+}
+
+// run enforces until ctx ends.
+func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	log, err := newLogger(stderr, cfg.logFormat, cfg.logLevel)
+	if err != nil {
+		return err
+	}
+	d := &daemon{log: log, cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore()}
+	defer d.close()
+	if err := d.open(); err != nil {
+		return err
+	}
+	return d.serve(ctx)
+}
+
+// open claims what only one process can have, before anything in the kernel is
+// changed. The queues come first: they are what a second postern fails on.
+func (d *daemon) open() error {
+	marks, err := nft.NewMarks(d.cfg.markMask)
+	if err != nil {
+		return err
+	}
+	queues := nft.Queues{First: d.cfg.queueFirst, Count: d.cfg.queues}
+	for i := range queues.Count {
+		ring := flowlog.NewRing(ringSize)
+		q, err := nfq.Open(nfq.Config{
+			Queue: queues.First + i, MaxLen: d.cfg.queueLen, CopyRange: d.cfg.queueBytes,
+			MarkMask: marks.Mask(), AcceptMark: marks.Accept(), ReplyMark: marks.Reply(), Ring: ring,
+		}, d.engine)
+		if err != nil {
+			return err
+		}
+		d.queues, d.rings = append(d.queues, q), append(d.rings, ring)
+	}
+	if d.nft, err = nft.Dial(); err != nil {
+		return err
+	}
+	if d.via, err = d.chooseQueue(); err != nil {
+		return err
+	}
+	if d.table, err = nft.NewTable(d.nft, nft.Config{Marks: marks, Queues: queues, Via: d.via}); err != nil {
+		return err
+	}
+	d.applier = dataplane.New(d.engine, func(ingress, egress []netip.Addr) error {
+		return d.table.Protect(nft.Protected{Ingress: ingress, Egress: egress})
+	}, compile.Options{Node: d.cfg.node})
+	d.source = file.New(d.cfg.source, d.store, d.log)
+	return nil
+}
+
+func (d *daemon) chooseQueue() (nft.QueueVia, error) {
+	via, err := nft.Probe(d.nft)
+	if err != nil {
+		return via, err
+	}
+	want := queueChoices[d.cfg.queueVia]
+	if want == nft.ViaNone || want == via {
+		return via, nil
+	}
+	if err := nft.Try(d.nft, want); err != nil {
+		return via, fmt.Errorf("--queue-via %s: this kernel cannot: %w", d.cfg.queueVia, err)
+	}
+	return want, nil
+}
+
+func (d *daemon) serve(parent context.Context) error {
+	tasks, ctx := errgroup.WithContext(parent)
+	for _, q := range d.queues {
+		tasks.Go(func() error { return q.Run(ctx) })
+	}
+	writer := flowlog.NewWriter(d.log, flowlog.Config{Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate}, d.rings...)
+	tasks.Go(func() error { return writer.Run(ctx) })
+	tasks.Go(func() error { return d.source.Run(ctx) })
+	tasks.Go(func() error { return d.apply(ctx) })
+	err := tasks.Wait()
+	d.logEnd(err)
+	if err == nil && d.cfg.cleanup {
+		if err := d.table.Remove(); err != nil {
+			return err
+		}
+		d.log.Warn().Msg("removed all rules: nothing is enforced now")
+	}
+	return err
+}
+
+// apply puts each settled state of the source in force.
+func (d *daemon) apply(ctx context.Context) error {
+	d.log.Info().Str("source", d.cfg.source).Stringer("queue_via", d.via).Uint16("queue", d.cfg.queueFirst).Uint16("queues", d.cfg.queues).
+		Msg("waiting for the source; the kernel is not touched before")
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.source.Synced():
+	}
+	var inForce *policy.Snapshot
+	for {
+		var retry <-chan time.Time
+		if s := d.store.Snapshot(); s != inForce {
+			start := time.Now()
+			rs, problems, err := d.applier.Apply(s)
+			for _, p := range problems {
+				d.log.Warn().Stringer("object", p.Object).Str("field", p.Field).Msg(p.Message)
+			}
+			if err != nil {
+				d.log.Error().Err(err).Dur("retry_after", retryAfter).Msg("could not put policy in force")
+				retry = time.After(retryAfter)
+			} else {
+				inForce = s
+				d.logInForce(rs, time.Since(start))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.store.Changed():
+		case <-retry:
+		}
+	}
+}
+
+func (d *daemon) logInForce(rs *filter.Ruleset, took time.Duration) {
+	n := rs.Sizes()
+	d.log.Info().Uint64("generation", rs.Generation()).
+		Int("endpoints", n.Endpoints).Int("rules", n.Rules).
+		Int("protected_ingress", len(rs.Protected(flow.Ingress))).Int("protected_egress", len(rs.Protected(flow.Egress))).
+		Dur("took", took).Msg("enforcing")
+}
+
+// logEnd says what became of the packets, and what holds from now on.
+func (d *daemon) logEnd(err error) {
+	var accepted, denied, refused uint64
+	for _, q := range d.queues {
+		s := q.Stats()
+		accepted, denied, refused = accepted+s.Total(filter.Accept), denied+s.Total(filter.Drop), refused+s.Refused.Load()
+	}
+	e := d.log.Info()
+	if err != nil {
+		e = d.log.Error().Err(err)
+	}
+	e.Uint64("accepted", accepted).Uint64("denied", denied).Uint64("gone_before_verdict", refused).
+		Msg("stopped: new flows of protected pods are dropped until postern runs again")
+}
+
+func (d *daemon) close() {
+	for _, q := range d.queues {
+		if err := q.Close(); err != nil {
+			d.log.Error().Err(err).Uint16("queue", q.Number()).Msg("close queue")
+		}
+	}
+	if d.nft != nil {
+		d.nft.CloseLasting()
+	}
+}

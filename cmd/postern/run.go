@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-project/postern/filter/flowlog"
+	"github.com/postern-project/postern/filter/nfq"
+	"github.com/postern-project/postern/filter/nft"
+)
+
+// runConfig is what the flags of run say.
+type runConfig struct {
+	source, node         string
+	queueFirst, queues   uint16
+	queueLen, queueBytes uint32
+	queueVia             string
+	markMask             uint32
+	flowLog              string
+	flowLogRate          int
+	logFormat, logLevel  string
+	cleanup              bool
+}
+
+func newRunCommand() *cobra.Command {
+	var c runConfig
+	cmd := &cobra.Command{
+		Use:   "run --source DIR",
+		Short: "Enforce policy on this host until told to stop",
+		Long: `Enforce the policy in a directory of Kubernetes manifests on this host.
+
+The directory holds what kubectl would take: Namespaces, ServiceAccounts, Pods with
+their addresses in status.podIPs, and policies of projectcalico.org/v3 and
+networking.k8s.io/v1. It is watched: a change is in force a moment after it was
+written. A file that cannot be read keeps its last good state, and the log says
+what is wrong with it.
+
+Pods that no policy selects are never delayed. For those that one does, the first
+packet of each new flow waits for a decision; without postern it is dropped, and
+flows that were accepted before go on. A change of policy is for new flows.
+
+Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
+		Example: `  postern run --source /etc/postern/manifests
+  postern run --source ./manifests --flow-log all --cleanup`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd.Context(), c, cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.source, "source", "", "directory of Kubernetes manifests (required)")
+	f.StringVar(&c.node, "node-name", "", "enforce only pods whose spec.nodeName is this, or empty; by default all pods are this host's")
+	f.Uint16Var(&c.queueFirst, "queue", 100, "first netfilter queue number")
+	f.Uint16Var(&c.queues, "queues", 1, "how many queues, each with a thread of its own; flows are spread over them by address pair")
+	f.Uint32Var(&c.queueLen, "queue-length", nfq.DefaultMaxLen, "packets that may wait in a queue; what is over is dropped and counted by the kernel")
+	f.Uint32Var(&c.queueBytes, "queue-copy", nfq.DefaultCopyRange, "bytes of a packet to look at; a packet that shows no ports within is dropped")
+	f.StringVar(&c.queueVia, "queue-via", "auto", "how the kernel queues: native (nft_queue), xt (xt_NFQUEUE) or auto")
+	f.Uint32Var(&c.markMask, "mark-mask", nft.DefaultMask, "bits of packet and conntrack marks that postern may use: at least 8 in a row that nobody else does")
+	f.StringVar(&c.flowLog, "flow-log", "denied", "which decisions to log: all, denied or none")
+	f.IntVar(&c.flowLogRate, "flow-log-rate", 1000, "decisions to log in a second at most; the rest is counted; 0 for no limit")
+	f.StringVar(&c.logFormat, "log-format", "auto", "json, console, or auto: console on a terminal")
+	f.StringVar(&c.logLevel, "log-level", "info", "trace, debug, info, warn or error")
+	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
+	return cmd
+}
+
+// check refuses what no start could make sense of, naming the flag.
+func (c *runConfig) check() error {
+	switch {
+	case c.source == "":
+		return usageError("--source is required: the directory of Kubernetes manifests to enforce")
+	case c.queues == 0:
+		return usageError("--queues 0: want 1 or more")
+	case int(c.queueFirst)+int(c.queues) > 1<<16:
+		return usageError("--queue %d --queues %d: queue numbers end at 65535", c.queueFirst, c.queues)
+	case c.queueLen == 0:
+		return usageError("--queue-length 0: want 1 or more")
+	case c.queueBytes < 64 || c.queueBytes > 65531:
+		return usageError("--queue-copy %d: want 64 to 65531", c.queueBytes)
+	case c.flowLogRate < 0:
+		return usageError("--flow-log-rate %d: want 0 or more", c.flowLogRate)
+	}
+	if _, ok := flowLogChoices[c.flowLog]; !ok {
+		return usageError("--flow-log %q: want all, denied or none", c.flowLog)
+	}
+	if _, ok := queueChoices[c.queueVia]; !ok {
+		return usageError("--queue-via %q: want native, xt or auto", c.queueVia)
+	}
+	if _, err := nft.NewMarks(c.markMask); err != nil {
+		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
+	}
+	return nil
+}
+
+var flowLogChoices = map[string]flowlog.Which{"all": flowlog.All, "denied": flowlog.Denied, "none": flowlog.None}
+
+// queueChoices maps to what is required; ViaNone leaves it to the probe.
+var queueChoices = map[string]nft.QueueVia{"native": nft.ViaNative, "xt": nft.ViaTarget, "auto": nft.ViaNone}
