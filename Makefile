@@ -1,0 +1,44 @@
+# Everything is run as root: tests and demo make network namespaces.
+
+GO         ?= go
+FUZZTIME   ?= 10s
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: demo
+demo: deps build ## show postern at work on real packets, in network namespaces
+	$(GO) run ./test/demo -program bin/postern
+
+.PHONY: test
+test: deps style unit fuzz ## everything that CI runs
+
+.PHONY: build
+build: ## bin/postern
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing
+	test/deps.sh
+
+.PHONY: style
+style: ## gofmt, go vet, staticcheck, of the benchmark module too
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
+
+.PHONY: unit
+unit: ## all tests, with the race detector: units, vectors, and end to end in namespaces
+	$(GO) test -race ./...
+	cd bench && $(GO) test ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	GO="$(GO)" test/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: ## benchmarks beside their rivals
+	cd bench && $(GO) test -run '^$$' -bench . ./...

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Installs the Debian packages that tests and demo need and that are missing: the
+# nft program, to read the table back, and a C compiler, for the race detector.
+set -eu
+need=
+command -v nft >/dev/null || need="$need nftables"
+command -v gcc >/dev/null || need="$need gcc libc6-dev"
+[ -z "$need" ] && exit 0
+if ! command -v apt-get >/dev/null; then
+	echo "missing:$need; install them, or run this on Debian" >&2
+	exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# shellcheck disable=SC2086 # the list is meant to be split
+apt-get install -q -y --no-install-recommends $need

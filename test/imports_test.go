@@ -1,0 +1,124 @@
+// Package test holds what is checked of the project as a whole.
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/postern-project/postern/"
+
+// mayImport lists, for every package below cmd and test, the packages of ours that
+// it may import. Two streams meet in filter: policy comes down from the cluster,
+// packets come up from the kernel, and filter knows neither.
+var mayImport = map[string][]string{
+	"filter/flow":            {},
+	"filter/nft":             {},
+	"filter/policy/selector": {},
+	"trie":                   {},
+
+	"filter":        {"filter/flow", "trie"},
+	"filter/packet": {"filter/flow"},
+	"filter/policy": {"filter/flow", "filter/policy/selector"},
+
+	"filter/compile": {"filter", "filter/flow", "filter/policy", "filter/policy/selector", "trie"},
+	// The explainer is the oracle of compiler and engine: its independence is its
+	// worth.
+	"filter/explain": {"filter/flow", "filter/policy", "filter/policy/selector"},
+	"filter/flowlog": {"filter", "filter/flow"},
+	"k8ssync":        {"filter/policy", "trie"},
+
+	"filter/dataplane": {"filter", "filter/compile", "filter/flow", "filter/policy"},
+	"filter/nfq":       {"filter", "filter/flow", "filter/flowlog", "filter/packet"},
+	"k8ssync/convert":  {"filter/flow", "filter/policy", "filter/policy/selector"},
+
+	"k8ssync/file": {"filter/policy", "k8ssync", "k8ssync/convert"},
+}
+
+// doors lists, for outside libraries, the packages through which they enter. A
+// library is named by the beginning of its import path.
+var doors = map[string][]string{
+	"github.com/armon/go-radix":               {"trie"},
+	"github.com/florianl/go-nfqueue":          {"filter/nfq"},
+	"github.com/google/nftables":              {"filter/nft"},
+	"github.com/mdlayher/netlink":             {"filter/nfq", "filter/nft"},
+	"github.com/projectcalico/api":            {"k8ssync/convert", "k8ssync/file"},
+	"k8s.io/":                                 {"k8ssync/convert", "k8ssync/file"},
+	"sigs.k8s.io/":                            {"k8ssync/convert", "k8ssync/file", "test/vectors"},
+	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "cmd/postern"},
+	"github.com/google/gopacket":              {"test/lab"},
+	"github.com/vishvananda/":                 {"test/lab"},
+	"github.com/spf13/cobra":                  {"cmd/postern"},
+	"github.com/fsnotify/fsnotify":            {"k8ssync/file"},
+	"golang.org/x/sys/unix":                   {"filter/nfq", "filter/nft", "k8ssync/file", "test/lab"},
+	"unsafe":                                  {"filter/nfq"},
+	"net/http":                                {},
+	"log":                                     {},
+	"log/slog":                                {},
+	"github.com/postern-project/postern/test": {"test"},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string // without those of tests
+}
+
+func packages(t *testing.T) (ps []listed) {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %v: %s", err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.ImportPath = strings.TrimPrefix(p.ImportPath, module)
+		ps = append(ps, p)
+	}
+	if len(ps) < len(mayImport) {
+		t.Fatalf("go list found %d packages", len(ps))
+	}
+	return ps
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		top, _, _ := strings.Cut(p.ImportPath, "/")
+		allowed, known := mayImport[p.ImportPath]
+		if !known && top != "cmd" && top != "test" {
+			t.Errorf("%s has no line in mayImport: decide what it may import", p.ImportPath)
+		}
+		for _, i := range p.Imports {
+			if own, ok := strings.CutPrefix(i, module); ok && known && !slices.Contains(allowed, own) {
+				t.Errorf("%s imports %s, which its line in mayImport does not name", p.ImportPath, own)
+			}
+			for library, through := range doors {
+				if !within(i, library) {
+					continue
+				}
+				if !slices.ContainsFunc(through, func(door string) bool { return within(p.ImportPath, door) }) {
+					t.Errorf("%s imports %s, which enters through %v only", p.ImportPath, i, through)
+				}
+			}
+		}
+	}
+}
+
+// within tells whether path is prefix or below it.
+func within(path, prefix string) bool {
+	return path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
+}
