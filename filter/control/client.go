@@ -1,0 +1,81 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/policy"
+)
+
+// ErrUnreachable: no daemon answers at the socket.
+var ErrUnreachable = errors.New("no daemon answers")
+
+// Client asks the daemon behind one socket.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// NewClient returns a client; nothing is connected before the first question.
+func NewClient(path string) *Client {
+	return &Client{path: path, http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Snapshot gives the snapshot in force and the name of the daemon's node.
+func (c *Client) Snapshot(ctx context.Context) (s *policy.Snapshot, node string, err error) {
+	r, err := c.do(ctx, http.MethodGet, "/v1/snapshot", nil)
+	if err != nil {
+		return nil, "", err
+	}
+	defer r.Body.Close()
+	s, err = policy.ReadJSON(r.Body)
+	return s, r.Header.Get(nodeHeader), err
+}
+
+// Decide asks the engine that decides packets.
+func (c *Client) Decide(ctx context.Context, t flow.Tuple) (d Decision, err error) {
+	body, err := json.Marshal(t)
+	if err != nil {
+		return d, fmt.Errorf("encode the flow: %w", err)
+	}
+	r, err := c.do(ctx, http.MethodPost, "/v1/decide", body)
+	if err != nil {
+		return d, err
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
+		return d, fmt.Errorf("read the decision: %w", err)
+	}
+	return d, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	// The host part is required and not used.
+	req, err := http.NewRequestWithContext(ctx, method, "http://postern"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, c.path, err)
+	}
+	if r.StatusCode != http.StatusOK {
+		defer r.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(r.Body, 1<<10))
+		return nil, fmt.Errorf("the daemon at %s: %s: %s", c.path, r.Status, strings.TrimSpace(string(text)))
+	}
+	return r, nil
+}
