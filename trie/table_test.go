@@ -233,7 +233,7 @@ func TestMemoryFollowsContents(t *testing.T) {
 	var table Table
 	rnd := rand.New(rand.NewPCG(3, 4))
 	var all []netip.Prefix
-	for range 20000 {
+	for range 5000 {
 		all = append(all,
 			netip.PrefixFrom(addr4(rnd.Uint32()), 32), netip.PrefixFrom(addr6(rnd.Uint64()|1<<63, rnd.Uint64()), 128),
 			netip.PrefixFrom(addr4(rnd.Uint32()), 24).Masked(), netip.PrefixFrom(addr6(rnd.Uint64()|1<<63, 0), 56).Masked())
@@ -278,7 +278,7 @@ func TestChurnKeepsSize(t *testing.T) {
 			netip.PrefixFrom(addr4(0xac000000+uint32(i)<<8), 24),
 		}
 	}
-	for i := range 20 * window {
+	for i := range 8 * window {
 		for _, p := range at(i) {
 			mustInsert(t, &table, p, uint32(i)+1)
 		}

@@ -186,7 +186,7 @@ func TestIdentity(t *testing.T) {
 		{"app": "x", namespaceLabel: "unknown", orchestratorLabel: "k8s"},
 		{"app": "x"},
 		{"app": "x", namespaceLabel: "prod", "pcns.env": "prod", "pcns." + nameLabel: "prod"},
-		{"app": "x", "given": "yes", "pcns.env": "prod", "pcns." + nameLabel: "prod", "pcsa.k": "v", "pcsa." + nameLabel: "dotted.name"},
+		{"app": "x", "given": "yes"}, // kns.* and ksa.* are for pods
 	}
 	for i := range max(len(want), len(c.identities)) {
 		if i >= len(want) || i >= len(c.identities) {

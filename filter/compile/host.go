@@ -1,8 +1,6 @@
 package compile
 
 import (
-	"strings"
-
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
@@ -12,32 +10,24 @@ import (
 type profileKind int
 
 const (
+	// unknownProfile denies. The profiles that are derived from namespaces and
+	// service accounts (kns.*, ksa.*) are unknown to host endpoints: naming one
+	// must not make a host look like a pod.
 	unknownProfile profileKind = iota
 	openProfile                // projectcalico-default-allow
-	namespaceProfile
-	accountProfile
 	objectProfile
 )
 
-// profile looks a profile's name up. The key is that of the namespace or service
-// account from which a profile is derived.
-func (c *compiler) profile(name string) (profileKind, accountKey) {
-	if name == policy.DefaultAllowProfile {
-		return openProfile, accountKey{}
+// profile looks a profile's name up.
+func (c *compiler) profile(name string) profileKind {
+	switch {
+	case name == policy.DefaultAllowProfile:
+		return openProfile
+	case c.profiles[name] != nil:
+		return objectProfile
+	default:
+		return unknownProfile
 	}
-	if ns, ok := strings.CutPrefix(name, "kns."); ok && c.namespaces[ns] != nil {
-		return namespaceProfile, accountKey{namespace: ns}
-	}
-	if rest, ok := strings.CutPrefix(name, "ksa."); ok {
-		ns, account, _ := strings.Cut(rest, ".")
-		if key := (accountKey{ns, account}); c.serviceAccounts[key] != nil {
-			return accountProfile, key
-		}
-	}
-	if c.profiles[name] != nil {
-		return objectProfile, accountKey{}
-	}
-	return unknownProfile, accountKey{}
 }
 
 // selectForHosts plans the programs of this node's host endpoints (spec section
@@ -135,11 +125,10 @@ func (c *compiler) hostNormal(h *policy.HostEndpoint, list applicable) (programs
 		segments, final := c.tierSegments(list[dir], dir, true), filter.FinalDeny
 	profiles:
 		for _, name := range h.Profiles {
-			switch kind, _ := c.profile(name); kind {
-			case openProfile, namespaceProfile:
+			switch c.profile(name) {
+			case openProfile:
 				final = filter.FinalAllow
 				break profiles
-			case accountProfile: // has no rules
 			case objectProfile:
 				segments = append(segments, c.profileSegment(c.profiles[name], dir))
 			default: // behaves as deny-all at its place

@@ -158,19 +158,15 @@ func (c *compiler) setLabels(set *policy.NetworkSet) selector.Map {
 }
 
 // hostLabels derives the effective labels of a host endpoint: its own, then
-// those its profiles apply. The derived profiles apply theirs to it too.
+// those its profiles apply.
 func (c *compiler) hostLabels(h *policy.HostEndpoint) selector.Map {
 	labels := unreserved(h.Labels)
 	for _, name := range h.Profiles {
-		switch kind, key := c.profile(name); kind {
-		case namespaceProfile:
-			c.inheritNamespace(labels, key.namespace)
-		case accountProfile:
-			c.inheritAccount(labels, key)
-		case objectProfile:
-			for k, v := range unreserved(c.profiles[name].LabelsToApply) {
-				inherit(labels, k, v)
-			}
+		if c.profile(name) != objectProfile {
+			continue
+		}
+		for k, v := range unreserved(c.profiles[name].LabelsToApply) {
+			inherit(labels, k, v)
 		}
 	}
 	return labels

@@ -193,7 +193,7 @@ func (d draw) addHosts(s *policy.Snapshot) {
 		s.HostEndpoints = append(s.HostEndpoints, &policy.HostEndpoint{
 			Name: fmt.Sprint("host", i), Node: one(d, []string{"n1", "n2"}), InterfaceName: one(d, []string{"*", "eth0"}), Labels: d.forged(),
 			ExpectedIPs: some(d, 2, slices.Concat(someAddresses, strangers)), Ports: d.namedPorts(),
-			Profiles: some(d, 2, []string{policy.DefaultAllowProfile, "prof", "missing"}),
+			Profiles: some(d, 2, []string{policy.DefaultAllowProfile, "prof", "missing", "kns.a", "ksa.a.default"}),
 		})
 	}
 	if d.chance(60) {
