@@ -88,6 +88,14 @@ func notOpening() exprs {
 	})
 }
 
+// udp dport PORT
+func udpTo(port uint16) exprs {
+	return join(l4proto(expr.CmpOpEq, unix.IPPROTO_UDP), exprs{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		compare(expr.CmpOpEq, byte(port>>8), byte(port)),
+	})
+}
+
 // fib saddr type local
 func fromOwnAddress() exprs {
 	return exprs{
@@ -140,6 +148,11 @@ func verdict(kind expr.VerdictKind) exprs { return exprs{&expr.Verdict{Kind: kin
 func accept() exprs { return verdict(expr.VerdictAccept) }
 
 func drop() exprs { return verdict(expr.VerdictDrop) }
+
+// reject with icmpx port-unreachable
+func reject() exprs {
+	return exprs{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}
+}
 
 // jump CHAIN: and come back
 func jump(chain string) exprs {

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"slices"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -21,10 +23,15 @@ const (
 	CounterFromNode Counter = "from_node"
 	// CounterInvalid: to or from a protected pod and fits no flow; dropped.
 	CounterInvalid Counter = "invalid"
+	// CounterTunnel: a tunnel packet made by a pod; dropped (spec section 5.3, 10).
+	CounterTunnel Counter = "tunnel"
+	// CounterToHost: new flows of pods to this host, refused whatever policy says
+	// (spec section 5.3, 7).
+	CounterToHost Counter = "to_host"
 )
 
 // Counters lists every counter of the table.
-var Counters = []Counter{CounterQueued, CounterAccepted, CounterFromNode, CounterInvalid}
+var Counters = []Counter{CounterQueued, CounterAccepted, CounterFromNode, CounterInvalid, CounterTunnel, CounterToHost}
 
 type chain struct {
 	name     string
@@ -42,6 +49,7 @@ type rule struct {
 const (
 	chainFlow    = "flow"    // accepted flows leave here
 	chainEnforce = "enforce" // what has a protected end
+	chainTunnel  = "tunnels" // what pods must not send
 )
 
 // srcnat and what stands around it: destination NAT is done and source NAT is
@@ -55,8 +63,8 @@ var (
 )
 
 // sets are the table's sets: the addresses of protected pods by the direction in
-// which some policy selects them.
-type sets struct{ ingress4, ingress6, egress4, egress6 *nftables.Set }
+// which some policy selects them, and those of all pods here.
+type sets struct{ ingress4, ingress6, egress4, egress6, pods4, pods6 *nftables.Set }
 
 func newSets(t *nftables.Table) sets {
 	v4 := func(name, comment string) *nftables.Set {
@@ -70,16 +78,19 @@ func newSets(t *nftables.Table) sets {
 		ingress6: v6("ingress6", "pods that a policy isolates for ingress"),
 		egress4:  v4("egress4", "pods that a policy isolates for egress"),
 		egress6:  v6("egress6", "pods that a policy isolates for egress"),
+		pods4:    v4("pods4", "all pods of this host"),
+		pods6:    v6("pods6", "all pods of this host"),
 	}
 }
 
 func (s sets) all() []*nftables.Set {
-	return []*nftables.Set{s.ingress4, s.ingress6, s.egress4, s.egress6}
+	return []*nftables.Set{s.ingress4, s.ingress6, s.egress4, s.egress6, s.pods4, s.pods6}
 }
 
 // chains is the whole table as a value. Regular chains come first, because a rule
 // can only name a chain that exists.
-func chains(m Marks, q Queues, via QueueVia, s sets) []chain {
+func chains(cfg Config, s sets) []chain {
+	m := cfg.Marks
 	mask, st := m.Mask(), m.stateMask()
 	admit := setFlowMark(mask, m.Flow())
 
@@ -94,8 +105,9 @@ func chains(m Marks, q Queues, via QueueVia, s sets) []chain {
 			{"the queue's answer: remember it and let it pass", join(packetMarkIs(st, m.Accept()), count(CounterAccepted), admit, setPacketMark(mask, 0), accept())},
 			{"fits no flow", join(isInvalid(), count(CounterInvalid), drop())},
 			{"tell the queue who began the flow", join(isReply(), setPacketMark(mask, m.Reply()))},
-			{"ask", join(count(CounterQueued), q.statement(via))},
+			{"ask", join(count(CounterQueued), cfg.Queues.statement(cfg.Via))},
 		}},
+		{name: chainTunnel, rules: tunnels(cfg, s)},
 		{name: "raw_prerouting", hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
 			{"nobody else sets our marks", setPacketMark(mask, 0)},
 		}},
@@ -110,21 +122,56 @@ func chains(m Marks, q Queues, via QueueVia, s sets) []chain {
 			// Listener discovery, router and neighbour solicitation and neighbour
 			// advertisement; not router advertisement (134) or redirect (137),
 			// which no pod should send.
-		}, append(icmp6Accept(nil, 130, 131, 132, 133, 135, 136),
-			rule{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
-			rule{"from a protected pod", join(addrIn(s.egress6, true), goTo(chainEnforce))},
-		)...)},
+		}, append(icmp6Accept(nil, 130, 131, 132, 133, 135, 136), slices.Concat(
+			[]rule{{"", jump(chainTunnel)}},
+			toHost(cfg.ToHost, s),
+			[]rule{
+				{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
+				{"from a protected pod", join(addrIn(s.egress6, true), goTo(chainEnforce))},
+			})...)...)},
 		{name: "pod_postrouting", hook: nftables.ChainHookPostrouting, priority: beforeSourceNAT, rules: append([]rule{
 			{"", jump(chainFlow)},
 		}, append(icmp6Accept(hopLimit255(), 133, 135, 136),
 			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress4, false), count(CounterFromNode), admit, accept())},
 			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress6, false), count(CounterFromNode), admit, accept())},
+			rule{"", jump(chainTunnel)},
 			rule{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
 			rule{"to a protected pod", join(addrIn(s.ingress4, false), goTo(chainEnforce))},
 			rule{"from a protected pod", join(addrIn(s.egress6, true), goTo(chainEnforce))},
 			rule{"to a protected pod", join(addrIn(s.ingress6, false), goTo(chainEnforce))},
 		)...)},
 	}
+}
+
+// tunnels drops what a pod wraps up itself: inside, it could claim any address on
+// the network of whoever unwraps it. The protocol is looked at first: these rules see
+// every packet of the flows that no policy is about.
+func tunnels(cfg Config, s sets) (rules []rule) {
+	if cfg.AllowTunnels {
+		return nil
+	}
+	for _, set := range []*nftables.Set{s.pods4, s.pods6} {
+		if cfg.VXLANPort != 0 {
+			rules = append(rules, rule{"VXLAN from a pod", join(udpTo(cfg.VXLANPort), addrIn(set, true), count(CounterTunnel), drop())})
+		}
+		rules = append(rules, rule{"IP in IP from a pod", join(l4proto(expr.CmpOpEq, unix.IPPROTO_IPIP), addrIn(set, true), count(CounterTunnel), drop())})
+	}
+	return rules
+}
+
+// toHost refuses new flows of pods to their own host, if that is wanted.
+func toHost(a ToHost, s sets) (rules []rule) {
+	if a == ToHostAccept {
+		return nil
+	}
+	refuse := drop()
+	if a == ToHostReject {
+		refuse = reject()
+	}
+	for _, set := range []*nftables.Set{s.pods4, s.pods6} {
+		rules = append(rules, rule{"pods do not reach this host", join(addrIn(set, true), count(CounterToHost), refuse)})
+	}
+	return rules
 }
 
 // icmp6Accept lets messages of the link pass; one rule a type, so that the

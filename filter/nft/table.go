@@ -25,12 +25,34 @@ type Config struct {
 	Queues Queues
 	// Via is the kernel facility to use; Probe finds it.
 	Via QueueVia
+	// ToHost is what becomes of a pod's new flows to its own host after egress
+	// policy allowed them: Calico's defaultEndpointToHostAction.
+	ToHost ToHost
+	// Pods may not send VXLAN to VXLANPort (0: no rule about VXLAN) nor IP in IP, unless
+	// AllowTunnels is set.
+	VXLANPort    uint16
+	AllowTunnels bool
 }
 
+// ToHost is an action for flows of pods to their own host.
+type ToHost uint8
+
+const (
+	// ToHostAccept leaves it to egress policy, and to other tables.
+	ToHostAccept ToHost = iota
+	ToHostDrop
+	// ToHostReject answers with ICMP port unreachable.
+	ToHostReject
+)
+
+// DefaultVXLANPort is the port that Calico and most others use (IANA).
+const DefaultVXLANPort = 4789
+
 // Protected are the addresses of the pods that some policy isolates, by
-// direction; both families, each address once. Traffic that has no such address
-// at the end in question is never delayed.
-type Protected struct{ Ingress, Egress []netip.Addr }
+// direction, and of all pods of this host; both families, each address once.
+// Traffic that has no address of Ingress or Egress at the end in question is never
+// delayed.
+type Protected struct{ Ingress, Egress, Pods []netip.Addr }
 
 // Table is postern's table in the kernel.
 type Table struct {
@@ -86,6 +108,7 @@ func (t *Table) Protect(p Protected) error {
 	want := map[*nftables.Set][]netip.Addr{}
 	want[t.sets.ingress4], want[t.sets.ingress6] = byFamily(p.Ingress)
 	want[t.sets.egress4], want[t.sets.egress6] = byFamily(p.Egress)
+	want[t.sets.pods4], want[t.sets.pods6] = byFamily(p.Pods)
 	for _, s := range t.sets.all() {
 		add, del := difference(t.holds[s], want[s])
 		for c := range slices.Chunk(del, chunk) {
@@ -163,7 +186,7 @@ func (t *Table) install() {
 		_ = c.AddSet(s, nil)
 	}
 	policy := nftables.ChainPolicyAccept
-	for _, ch := range chains(t.cfg.Marks, t.cfg.Queues, t.cfg.Via, t.sets) {
+	for _, ch := range chains(t.cfg, t.sets) {
 		k := &nftables.Chain{Table: t.table, Name: ch.name}
 		if ch.hook != nil {
 			k.Hooknum, k.Priority, k.Type, k.Policy = ch.hook, ch.priority, nftables.ChainTypeFilter, &policy

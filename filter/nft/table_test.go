@@ -47,7 +47,7 @@ func newTable(t *testing.T, c *Conn, via QueueVia) *Table {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := NewTable(c, Config{Marks: m, Queues: Queues{First: 100, Count: 2}, Via: via})
+	table, err := NewTable(c, Config{Marks: m, Queues: Queues{First: 100, Count: 2}, Via: via, ToHost: ToHostReject, VXLANPort: DefaultVXLANPort})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestTableText(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := newTable(t, c, via)
-	if err := table.Protect(Protected{Ingress: addrs("10.0.1.10", "fd00:1::10"), Egress: addrs("10.0.1.15")}); err != nil {
+	if err := table.Protect(Protected{Ingress: addrs("10.0.1.10", "fd00:1::10"), Egress: addrs("10.0.1.15"), Pods: addrs("10.0.1.10", "10.0.1.15", "fd00:1::10")}); err != nil {
 		t.Fatal(err)
 	}
 	got := queueText.ReplaceAllString(warningText.ReplaceAllString(list(t), ""), "$1 QUEUE$2")
@@ -109,7 +109,7 @@ func TestProtect(t *testing.T) {
 		{Ingress: addrs("10.0.1.10", "fd00:1::10")},
 		{Ingress: addrs("10.0.1.10", "10.0.1.11"), Egress: addrs("fd00:1::11", "10.0.1.10")},
 		{Ingress: many},
-		{Egress: many[5:]},
+		{Egress: many[5:], Pods: many},
 		{},
 	}
 	for _, restart := range []bool{false, true} {
@@ -132,6 +132,9 @@ func TestProtect(t *testing.T) {
 			}
 			for _, a := range s.Egress {
 				want[map[bool]string{true: "egress4", false: "egress6"}[a.Is4()]]++
+			}
+			for _, a := range s.Pods {
+				want[map[bool]string{true: "pods4", false: "pods6"}[a.Is4()]]++
 			}
 			got := map[string]int{}
 			for _, set := range table.sets.all() {
