@@ -9,10 +9,9 @@ import (
 // Message types in subsystem NFNL_SUBSYS_QUEUE (uapi nfnetlink_queue.h, enum
 // nfqnl_msg_types).
 const (
-	subsystem  = unix.NFNL_SUBSYS_QUEUE << 8
-	msgPacket  = subsystem | 0
-	msgVerdict = subsystem | 1
-	msgConfig  = subsystem | 2
+	msgPacket = unix.NFNL_SUBSYS_QUEUE<<8 + iota
+	msgVerdict
+	msgConfig
 )
 
 // Attributes (enum nfqnl_attr_type).
