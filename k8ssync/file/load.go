@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/k8ssync"
 )
 
@@ -24,4 +26,69 @@ func Load(dir string) ([]k8ssync.Object, error) {
 		errs = append(errs, fmt.Errorf("%s: %w", path, d.errs[path]))
 	}
 	return nil, errors.Join(errs...)
+}
+
+// Reading is what several files and directories hold together.
+type Reading struct {
+	// Objects are ordered by path and place, each key once, as of a directory.
+	Objects []k8ssync.Object
+	// Origins tells which file each object counts from.
+	Origins map[policy.Key]string
+	// Files is the number of manifests read, Ignored that of the objects of kinds
+	// that no decision depends on.
+	Files, Ignored int
+	// Errors are of files that could not be read or parsed, by path; they
+	// contribute no object.
+	Errors []FileError
+}
+
+// FileError is why one file or directory could not be read or parsed.
+type FileError struct {
+	Path string
+	Err  error
+}
+
+func (e FileError) Error() string { return e.Path + ": " + e.Err.Error() }
+
+func (e FileError) Unwrap() error { return e.Err }
+
+// Read reads files, whatever their names end in, and directories once. Unlike
+// Load it goes on where a file cannot be read. The error is of a path given that
+// does not exist.
+func Read(paths ...string) (Reading, error) {
+	all := directory{files: map[string]*manifestFile{}, errs: map[string]error{}}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return Reading{}, fmt.Errorf("read manifests: %w", err)
+		}
+		path = filepath.Clean(path)
+		if info.IsDir() {
+			d := directory{root: path}
+			d.rescan()
+			maps.Copy(all.files, d.files)
+			maps.Copy(all.errs, d.errs)
+			continue
+		}
+		f := &manifestFile{}
+		if f.read(path); f.err != nil {
+			all.errs[path] = f.err
+		}
+		all.files[path] = f
+	}
+
+	r := Reading{Objects: all.objects(), Origins: map[policy.Key]string{}, Files: len(all.files)}
+	for _, path := range slices.Sorted(maps.Keys(all.files)) {
+		m := all.files[path].manifest
+		r.Ignored += len(m.Ignored)
+		for _, o := range m.Objects {
+			if _, ok := r.Origins[o.Key]; !ok {
+				r.Origins[o.Key] = path
+			}
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(all.errs)) {
+		r.Errors = append(r.Errors, FileError{path, all.errs[path]})
+	}
+	return r, nil
 }
