@@ -11,10 +11,22 @@ import (
 	"github.com/postern-project/postern/filter/policy"
 )
 
-// Protect makes the kernel ask about flows to the addresses in ingress and from
-// those in egress, and about no others. It changes all or nothing. The slices are
-// sorted and must not be changed.
-type Protect func(ingress, egress []netip.Addr) error
+// Addresses are what the kernel is told of pods, each sorted.
+type Addresses struct {
+	// Ingress and Egress are of the pods that some policy isolates in that
+	// direction: the kernel asks about flows to the ones and from the others.
+	Ingress, Egress []netip.Addr
+	// Pods are of all pods of this node.
+	Pods []netip.Addr
+}
+
+func (a Addresses) equal(b Addresses) bool {
+	return slices.Equal(a.Ingress, b.Ingress) && slices.Equal(a.Egress, b.Egress) && slices.Equal(a.Pods, b.Pods)
+}
+
+// Protect tells the kernel the addresses in the place of those before. It changes
+// all or nothing, and does not change the slices.
+type Protect func(Addresses) error
 
 // Applier puts snapshots in force, one after the other. It is not safe for
 // concurrent use.
@@ -22,9 +34,9 @@ type Applier struct {
 	engine  *filter.Engine
 	protect Protect
 	options compile.Options
-	// kernel is what the kernel is known to protect, by flow.Direction; known is
-	// false before the first change and after one that failed.
-	kernel [2][]netip.Addr
+	// kernel is what the kernel is known to have been told; known is false before
+	// the first change and after one that failed.
+	kernel Addresses
 	known  bool
 }
 
@@ -42,13 +54,10 @@ func (a *Applier) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem, 
 	if rs == nil {
 		return nil, problems, fmt.Errorf("generation %d: compile: no ruleset", s.Generation)
 	}
-	next := [2][]netip.Addr{flow.Ingress: rs.Protected(flow.Ingress), flow.Egress: rs.Protected(flow.Egress)}
+	next := Addresses{rs.Protected(flow.Ingress), rs.Protected(flow.Egress), a.hosted(s)}
 
 	if a.known {
-		var kept [2][]netip.Addr
-		for d := range kept {
-			kept[d] = intersect(a.kernel[d], next[d])
-		}
+		kept := Addresses{intersect(a.kernel.Ingress, next.Ingress), intersect(a.kernel.Egress, next.Egress), a.kernel.Pods}
 		if err := a.tell(kept); err != nil {
 			return nil, problems, fmt.Errorf("generation %d: withdraw addresses: %w", s.Generation, err)
 		}
@@ -61,16 +70,27 @@ func (a *Applier) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem, 
 }
 
 // tell changes the kernel, unless it is known to be right already.
-func (a *Applier) tell(want [2][]netip.Addr) error {
-	if a.known && slices.Equal(want[flow.Ingress], a.kernel[flow.Ingress]) && slices.Equal(want[flow.Egress], a.kernel[flow.Egress]) {
+func (a *Applier) tell(want Addresses) error {
+	if a.known && want.equal(a.kernel) {
 		return nil
 	}
 	a.known = false
-	if err := a.protect(want[flow.Ingress], want[flow.Egress]); err != nil {
+	if err := a.protect(want); err != nil {
 		return err
 	}
 	a.kernel, a.known = want, true
 	return nil
+}
+
+// hosted gives the addresses of the pods of this node.
+func (a *Applier) hosted(s *policy.Snapshot) (addrs []netip.Addr) {
+	for _, ep := range s.Endpoints {
+		if a.options.Node == "" || ep.Node == "" || ep.Node == a.options.Node {
+			addrs = append(addrs, ep.Addrs...)
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
 }
 
 // intersect gives what both sorted slices hold.

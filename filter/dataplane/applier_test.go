@@ -19,19 +19,19 @@ import (
 type kernel struct {
 	*testing.T
 	engine  *filter.Engine
-	holds   [2][]netip.Addr
+	holds   Addresses
 	changes int
 	failAt  int // fails this change, counted from 1
 }
 
 var errKernel = errors.New("no")
 
-func (k *kernel) protect(ingress, egress []netip.Addr) error {
+func (k *kernel) protect(a Addresses) error {
 	k.changes++
 	if k.changes == k.failAt {
 		return errKernel
 	}
-	k.holds = [2][]netip.Addr{flow.Ingress: ingress, flow.Egress: egress}
+	k.holds = a
 	k.check()
 	return nil
 }
@@ -39,7 +39,7 @@ func (k *kernel) protect(ingress, egress []netip.Addr) error {
 func (k *kernel) check() {
 	k.Helper()
 	rs := k.engine.Ruleset()
-	for d, addrs := range k.holds {
+	for d, addrs := range map[string][]netip.Addr{"ingress": k.holds.Ingress, "egress": k.holds.Egress} {
 		if !slices.IsSortedFunc(addrs, netip.Addr.Compare) {
 			k.Errorf("addresses out of order: %v", addrs)
 		}
@@ -47,7 +47,7 @@ func (k *kernel) check() {
 			if rs == nil {
 				k.Errorf("the kernel asks about %v and the engine has no ruleset", a)
 			} else if ep, ok := rs.Endpoint(a); !ok || !ep.Hosted {
-				k.Errorf("the kernel asks about %v (%v), which the engine does not know", a, flow.Direction(d))
+				k.Errorf("the kernel asks about %v (%s), which the engine does not know", a, d)
 			}
 		}
 	}
@@ -124,18 +124,21 @@ func TestApply(t *testing.T) {
 				if e.Ruleset() != rs || rs.Generation() != s.Generation {
 					t.Errorf("generation %d is not in force", s.Generation)
 				}
-				k.equals(rs)
+				k.equals(s, rs)
 			}
 		})
 	}
 }
 
-func (k *kernel) equals(rs *filter.Ruleset) {
+func (k *kernel) equals(s *policy.Snapshot, rs *filter.Ruleset) {
 	k.Helper()
-	for d, got := range k.holds {
-		if want := rs.Protected(flow.Direction(d)); !slices.Equal(got, want) {
-			k.Errorf("the kernel protects %v for %v, want %v", got, flow.Direction(d), want)
-		}
+	want := Addresses{Ingress: rs.Protected(flow.Ingress), Egress: rs.Protected(flow.Egress)}
+	for _, ep := range s.Endpoints {
+		want.Pods = append(want.Pods, ep.Addrs...)
+	}
+	slices.SortFunc(want.Pods, netip.Addr.Compare)
+	if !k.holds.equal(want) {
+		k.Errorf("the kernel was told %v, want %v", k.holds, want)
 	}
 }
 
@@ -160,7 +163,7 @@ func TestApplyFails(t *testing.T) {
 					t.Fatalf("change %d, again: %v", failAt, err)
 				}
 			}
-			k.equals(rs)
+			k.equals(s, rs)
 		}
 		if k.changes < failAt {
 			break
@@ -168,6 +171,22 @@ func TestApplyFails(t *testing.T) {
 	}
 	if failures < 10 {
 		t.Errorf("only %d changes were made to fail", failures)
+	}
+}
+
+// TestPodsOfThisNode: pods that name another node are not this one's.
+func TestPodsOfThisNode(t *testing.T) {
+	t.Parallel()
+	s := state(1, "abc", "abc", "")
+	s.Endpoints[0].Node, s.Endpoints[1].Node = "here", "there"
+	k := &kernel{T: t, engine: &filter.Engine{}}
+	if _, _, err := New(k.engine, k.protect, compile.Options{Node: "here"}).Apply(s); err != nil {
+		t.Fatal(err)
+	}
+	want := slices.Concat(s.Endpoints[0].Addrs, s.Endpoints[2].Addrs)
+	slices.SortFunc(want, netip.Addr.Compare)
+	if !slices.Equal(k.holds.Pods, want) || !slices.Equal(k.holds.Ingress, want) {
+		t.Errorf("told %v, want the pods %v", k.holds, want)
 	}
 }
 
