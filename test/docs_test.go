@@ -88,6 +88,10 @@ func TestReadme(t *testing.T) {
 				}
 			case strings.HasPrefix(line, "bin/postern run "):
 				runFor(t, line)
+			case strings.HasPrefix(line, "bin/postern "):
+				if out, code := shell(t, line); code != 0 {
+					t.Errorf("%s: exit code %d:\n%s", line, code, out)
+				}
 			default:
 				t.Errorf("README has a command that this test does not know: %s", line)
 			}

@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 
 	"filter/control":   {"filter", "filter/flow", "filter/policy"},
 	"filter/assertion": {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
+	"filter/diff":      {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/dataplane": {"filter", "filter/compile", "filter/flow", "filter/policy"},
 	"filter/lint":      {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/nfq":       {"filter", "filter/flow", "filter/flowlog", "filter/packet"},

@@ -92,7 +92,7 @@ func withPostern(b *testing.B, l *lab.Lab) {
 	if out, err := exec.Command("go", "build", "-C", "../..", "-o", program, "./cmd/postern").CombinedOutput(); err != nil {
 		b.Fatalf("build: %v: %s", err, out)
 	}
-	d, err := l.Node.StartDaemon(program, "run", "--source", manifests, "--log-format", "json")
+	d, err := l.Node.StartDaemon(program, "run", "--source", manifests, "--socket", "", "--log-format", "json")
 	if err != nil {
 		b.Fatal(err)
 	}

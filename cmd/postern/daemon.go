@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/compile"
+	"github.com/postern-project/postern/filter/control"
 	"github.com/postern-project/postern/filter/dataplane"
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/flowlog"
@@ -44,6 +46,11 @@ type daemon struct {
 	store   *k8ssync.Store
 	source  k8ssync.Source
 	applier *dataplane.Applier
+	gate    *gatekeeper
+	hosts   int // host endpoints, of which the log was told
+	// socket is nil if nobody may ask; inForce is what they are told.
+	socket  *net.UnixListener
+	inForce atomic.Pointer[control.State]
 }
 
 // run enforces until ctx ends.
@@ -56,6 +63,9 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 		return err
 	}
 	d := &daemon{log: log, cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore()}
+	if d.gate, err = newGatekeeper(cfg.assertions, log); err != nil {
+		return err
+	}
 	defer d.close()
 	if err := d.open(); err != nil {
 		return err
@@ -88,14 +98,19 @@ func (d *daemon) open() error {
 	if d.via, err = d.chooseQueue(); err != nil {
 		return err
 	}
-	if d.table, err = nft.NewTable(d.nft, nft.Config{Marks: marks, Queues: queues, Via: d.via}); err != nil {
+	if d.table, err = nft.NewTable(d.nft, nft.Config{
+		Marks: marks, Queues: queues, Via: d.via,
+		ToHost: toHostChoices[d.cfg.toHost], VXLANPort: d.cfg.vxlanPort, AllowTunnels: d.cfg.allowTunnels,
+	}); err != nil {
 		return err
 	}
-	d.applier = dataplane.New(d.engine, func(ingress, egress []netip.Addr) error {
-		return d.table.Protect(nft.Protected{Ingress: ingress, Egress: egress})
-	}, compile.Options{Node: d.cfg.node})
+	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error { return d.table.Protect(nft.Protected(a)) }, compile.Options{Node: d.cfg.node})
 	d.source = file.New(d.cfg.source, d.store, d.log)
-	return nil
+	if d.cfg.socket == "" {
+		return nil
+	}
+	d.socket, err = control.Listen(d.cfg.socket)
+	return err
 }
 
 func (d *daemon) chooseQueue() (nft.QueueVia, error) {
@@ -122,6 +137,9 @@ func (d *daemon) serve(parent context.Context) error {
 	tasks.Go(func() error { return writer.Run(ctx) })
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
+	if d.socket != nil {
+		tasks.Go(func() error { return control.Serve(ctx, d.socket, d.current) })
+	}
 	err := tasks.Wait()
 	d.logEnd(err)
 	if err == nil && d.cfg.cleanup {
@@ -133,7 +151,8 @@ func (d *daemon) serve(parent context.Context) error {
 	return err
 }
 
-// apply puts each settled state of the source in force.
+// apply puts each settled state of the source in force, unless it breaks an
+// assertion.
 func (d *daemon) apply(ctx context.Context) error {
 	d.log.Info().Str("source", d.cfg.source).Stringer("queue_via", d.via).Uint16("queue", d.cfg.queueFirst).Uint16("queues", d.cfg.queues).
 		Msg("waiting for the source; the kernel is not touched before")
@@ -142,12 +161,17 @@ func (d *daemon) apply(ctx context.Context) error {
 		return nil
 	case <-d.source.Synced():
 	}
-	var inForce *policy.Snapshot
+	// wanted is the last state that keeps the assertions. After a failure it must
+	// be applied again, also when what came later is refused.
+	var wanted, inForce *policy.Snapshot
 	for {
 		var retry <-chan time.Time
-		if s := d.store.Snapshot(); s != inForce {
+		if s := d.store.Snapshot(); d.gate.admits(s) {
+			wanted = s
+		}
+		if wanted != inForce {
 			start := time.Now()
-			rs, problems, err := d.applier.Apply(s)
+			rs, problems, err := d.applier.Apply(wanted)
 			for _, p := range problems {
 				d.log.Warn().Stringer("object", p.Object).Str("field", p.Field).Msg(p.Message)
 			}
@@ -155,8 +179,10 @@ func (d *daemon) apply(ctx context.Context) error {
 				d.log.Error().Err(err).Dur("retry_after", retryAfter).Msg("could not put policy in force")
 				retry = time.After(retryAfter)
 			} else {
-				inForce = s
+				inForce = wanted
+				d.inForce.Store(&control.State{Snapshot: wanted, Ruleset: rs, Node: d.cfg.node})
 				d.logInForce(rs, time.Since(start))
+				d.warnOfHosts(len(wanted.HostEndpoints))
 			}
 		}
 		select {
@@ -168,12 +194,30 @@ func (d *daemon) apply(ctx context.Context) error {
 	}
 }
 
+// current is what clients of the socket are told.
+func (d *daemon) current() (control.State, bool) {
+	s := d.inForce.Load()
+	if s == nil {
+		return control.State{}, false
+	}
+	return *s, true
+}
+
 func (d *daemon) logInForce(rs *filter.Ruleset, took time.Duration) {
 	n := rs.Sizes()
 	d.log.Info().Uint64("generation", rs.Generation()).
 		Int("endpoints", n.Endpoints).Int("rules", n.Rules).
 		Int("protected_ingress", len(rs.Protected(flow.Ingress))).Int("protected_egress", len(rs.Protected(flow.Egress))).
 		Dur("took", took).Msg("enforcing")
+}
+
+// warnOfHosts says, once for each number of them, that host endpoints are not
+// enforced.
+func (d *daemon) warnOfHosts(n int) {
+	if n > 0 && n != d.hosts {
+		d.log.Warn().Int("host_endpoints", n).Msg("host endpoints are not enforced: they count as peers in rules, and policies that select them have no effect on this host's own traffic")
+	}
+	d.hosts = n
 }
 
 // logEnd says what became of the packets, and what holds from now on.

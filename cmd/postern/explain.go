@@ -1,39 +1,40 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern-project/postern/filter"
-	"github.com/postern-project/postern/filter/compile"
+	"github.com/postern-project/postern/filter/assertion"
 	"github.com/postern-project/postern/filter/explain"
 	"github.com/postern-project/postern/filter/flow"
-	"github.com/postern-project/postern/filter/policy"
-	"github.com/postern-project/postern/k8ssync"
-	"github.com/postern-project/postern/k8ssync/file"
 )
 
 // explainConfig is what the flags of explain say.
 type explainConfig struct {
-	source, node, from, to, port, output string
-	sourcePort                           uint16
-	ipv6                                 bool
+	stateFlags
+	node, from, to, port, output string
+	sourcePort                   uint16
+	ipv6                         bool
 }
 
 func newExplainCommand() *cobra.Command {
 	var c explainConfig
 	cmd := &cobra.Command{
-		Use:   "explain --source DIR --from POD|ADDRESS --to POD|ADDRESS --port PROTO/PORT",
+		Use:   "explain --from POD|ADDRESS --to POD|ADDRESS --port PROTO/PORT",
 		Short: "Say whether one flow may pass, and why",
-		Long: `Say whether one flow may pass under the manifests in a directory, and why: who
-both ends are, every tier and policy that was considered, the rule that decided,
-and for a denial the rule that came closest and what it wanted.
+		Long: `Say whether one flow may pass, and why: who both ends are, every tier and policy
+that was considered, the rule that decided, and for a denial the rule that came
+closest and what it wanted. Where staged policies exist, also what they would do.
+
+The running daemon is asked for its state, unless --source names a directory of
+manifests or --state a file that "postern snapshot" wrote.
 
 Ends are pods, as namespace/name, or addresses. The protocol is tcp/80, udp/53,
 sctp/9, icmp:8/0 (type/code), icmpv6:128, or a protocol number. Nothing on the host
@@ -42,16 +43,18 @@ is read or changed.
 The answer comes from an evaluator that shares no code with the one packets meet;
 both are asked, and should they ever differ, that is reported as a bug.
 
-Exit code: 0 allowed, 1 denied, 2 usage, 4 the two evaluators differ.`,
-		Example: `  postern explain --source ./manifests --from prod/web --to prod/db --port tcp/5432
+Exit code: 0 allowed, 1 denied, 2 usage, 3 no daemon answers, 4 postern failed, which
+includes that the two evaluators differ.`,
+		Example: `  postern explain --from prod/web --to prod/db --port tcp/5432
+  postern explain --source ./manifests --from prod/web --to prod/db --port tcp/5432
   postern explain --source ./manifests --from 203.0.113.7 --to prod/db --port tcp/5432 -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runExplain(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return runExplain(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.source, "source", "", "directory of Kubernetes manifests (required)")
-	f.StringVar(&c.node, "node-name", "", "decide as this node would; by default as the node of both pods")
+	c.register(f)
+	f.StringVar(&c.node, "node-name", "", "with --source or --state: decide as this node would; by default as the node of both pods")
 	f.StringVar(&c.from, "from", "", "who opens the flow (required)")
 	f.StringVar(&c.to, "to", "", "whom it goes to, after any service address was translated (required)")
 	f.StringVar(&c.port, "port", "", "protocol and destination port (required)")
@@ -61,8 +64,8 @@ Exit code: 0 allowed, 1 denied, 2 usage, 4 the two evaluators differ.`,
 	return cmd
 }
 
-func runExplain(c explainConfig, stdout, stderr io.Writer) error {
-	for _, required := range []struct{ flag, value string }{{"source", c.source}, {"from", c.from}, {"to", c.to}, {"port", c.port}} {
+func runExplain(ctx context.Context, c explainConfig, stdout, stderr io.Writer) error {
+	for _, required := range []struct{ flag, value string }{{"from", c.from}, {"to", c.to}, {"port", c.port}} {
 		if required.value == "" {
 			return usageError("--%s is required", required.flag)
 		}
@@ -70,21 +73,17 @@ func runExplain(c explainConfig, stdout, stderr io.Writer) error {
 	if c.output != "text" && c.output != "json" {
 		return usageError("--output %q: want text or json", c.output)
 	}
-	objects, err := file.Load(c.source)
+	trace, err := c.explain(ctx, stderr)
+	// A state may change between the daemon's two answers, though not for ever.
+	for range 5 {
+		if !errors.Is(err, errMoved) {
+			break
+		}
+		trace, err = c.explain(ctx, stderr)
+	}
 	if err != nil {
 		return err
 	}
-	store := k8ssync.NewStore()
-	store.Replace(objects)
-	for _, p := range store.Problems() {
-		fmt.Fprintln(stderr, "postern: warning:", sanitize(p.Error()))
-	}
-	s := store.Snapshot()
-	t, err := c.tuple(s)
-	if err != nil {
-		return err
-	}
-	trace := explain.New(s, explain.Options{Node: c.node}).Explain(t)
 	if c.output == "json" {
 		enc := json.NewEncoder(stdout)
 		enc.SetIndent("", "  ")
@@ -95,115 +94,93 @@ func runExplain(c explainConfig, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
-	if err := crossCheck(s, c.node, t, trace); err != nil {
-		return err
-	}
 	if trace.Verdict != explain.Allow {
 		return exitError{code: exitNo}
 	}
 	return nil
 }
 
-// crossCheck asks the engine that packets meet.
-func crossCheck(s *policy.Snapshot, node string, t flow.Tuple, trace explain.Trace) error {
-	rs, _ := compile.Compile(s, compile.Options{Node: node})
-	if rs == nil {
-		return fmt.Errorf("the engine could not compile what was explained: please report this as a bug")
+// explain evaluates the flow literally, and asks the engine that packets meet.
+func (c *explainConfig) explain(ctx context.Context, stderr io.Writer) (trace explain.Trace, err error) {
+	s, err := c.load(ctx, stderr)
+	if err != nil {
+		return trace, err
 	}
-	d := rs.Decide(t)
-	if (d.Verdict == filter.Accept) != (trace.Verdict == explain.Allow) || d.Reason.String() != string(trace.Reason) {
-		return fmt.Errorf("the engine says %s (%s) where the explanation says %s (%s): please report this as a bug, with the manifests", d.Verdict, d.Reason, trace.Verdict, trace.Reason)
+	node := c.node
+	if s.live != nil {
+		if node != "" {
+			return trace, usageError("--node-name: the running daemon decides as its own node; leave it out, or give --source or --state")
+		}
+		node = s.node
 	}
-	return nil
+	t, err := c.tuple(s)
+	if err != nil {
+		return trace, err
+	}
+	trace = explain.New(s.snapshot, explain.Options{Node: node}).Explain(t)
+	d, err := s.decide(ctx, node, t)
+	if err != nil {
+		return trace, err
+	}
+	return trace, assertion.CrossCheck(d.Verdict, d.Reason, trace.Evaluation)
 }
 
 // tuple reads the flags into a flow.
-func (c *explainConfig) tuple(s *policy.Snapshot) (t flow.Tuple, err error) {
+func (c *explainConfig) tuple(s *state) (t flow.Tuple, err error) {
+	from, err := readEnd("from", c.from)
+	if err != nil {
+		return t, err
+	}
+	to, err := readEnd("to", c.to)
+	if err != nil {
+		return t, err
+	}
 	six := c.ipv6
-	for _, end := range []string{c.from, c.to} {
-		if a, err := netip.ParseAddr(end); err == nil {
-			six = a.Is6() // the pod at the other end follows
+	for _, end := range []assertion.End{from, to} {
+		if end.Addr.IsValid() {
+			six = end.Addr.Is6() // the pod at the other end follows
 		}
 	}
-	if t.Src, err = c.end(s, "from", c.from, six); err != nil {
+	src, err := s.address("from", from, six)
+	if err != nil {
 		return t, err
 	}
-	if t.Dst, err = c.end(s, "to", c.to, six); err != nil {
+	dst, err := s.address("to", to, six)
+	if err != nil {
 		return t, err
 	}
-	if t.Src.Is6() != t.Dst.Is6() {
+	if src.Is6() != dst.Is6() {
 		return t, usageError("--from %s and --to %s: one is IPv4 and the other IPv6", c.from, c.to)
 	}
-	if err := parseProtocol(&t, c.port); err != nil {
-		return t, err
-	}
-	if t.Ported {
-		t.SrcPort = c.sourcePort
-	}
-	return t, nil
-}
-
-func (c *explainConfig) end(s *policy.Snapshot, flag, text string, six bool) (netip.Addr, error) {
-	text = strings.TrimPrefix(text, "pod:")
-	namespace, name, isPod := strings.Cut(text, "/")
-	if !isPod {
-		a, err := netip.ParseAddr(text)
-		if err != nil || a.Zone() != "" {
-			return a, usageError("--%s %q: want an address, or a pod as namespace/name", flag, text)
-		}
-		return a.Unmap(), nil
-	}
-	family := map[bool]string{false: "IPv4", true: "IPv6"}[six]
-	for _, ep := range s.Endpoints {
-		if ep.Namespace != namespace || ep.Name != name {
-			continue
-		}
-		for _, a := range ep.Addrs {
-			if a.Is6() == six {
-				return a, nil
-			}
-		}
-		return netip.Addr{}, usageError("--%s %s: the pod has no %s address", flag, text, family)
-	}
-	return netip.Addr{}, usageError("--%s %s: no such pod in %s, or it is not an endpoint (finished, on the host network, or without an address)", flag, text, c.source)
-}
-
-// parseProtocol reads tcp/80, icmp:8/0 or a number.
-func parseProtocol(t *flow.Tuple, text string) error {
-	wrong := usageError("--port %q: want tcp/80, udp/53, sctp/9, icmp:8/0, icmpv6:128 or a protocol number", text)
-	name, rest, cut := text, "", false
-	if i := strings.IndexAny(text, "/:"); i >= 0 {
-		name, rest, cut = text[:i], text[i+1:], true
-	}
-	proto, err := flow.ParseProto(name)
+	port, err := assertion.ParsePort(c.port)
 	if err != nil {
-		return wrong
+		return t, usageError("--port %q: %w", c.port, err)
 	}
-	t.Proto = proto
-	switch {
-	case proto.HasPorts():
-		port, err := strconv.ParseUint(rest, 10, 16)
-		if err != nil {
-			return wrong
-		}
-		t.Ported, t.DstPort = true, uint16(port)
-	case cut && (proto == flow.ICMP || proto == flow.ICMPv6):
-		typ, code, _ := strings.Cut(rest, "/")
-		n, err := strconv.ParseUint(typ, 10, 8)
-		if err != nil {
-			return wrong
-		}
-		t.ICMPType = uint8(n)
-		if code != "" {
-			if n, err = strconv.ParseUint(code, 10, 8); err != nil {
-				return wrong
-			}
-			t.ICMPCode = uint8(n)
-		}
-	case cut:
-		return wrong
+	return port.Tuple(src, dst, c.sourcePort), nil
+}
+
+func readEnd(flag, text string) (assertion.End, error) {
+	end, err := assertion.ParseEnd(text)
+	if err != nil {
+		return end, usageError("--%s %q: %w", flag, text, err)
 	}
-	return nil
+	return end, nil
+}
+
+func (s *state) address(flag string, end assertion.End, six bool) (netip.Addr, error) {
+	if end.Addr.IsValid() {
+		return end.Addr, nil
+	}
+	pod := end.Pod(s.snapshot)
+	if pod == nil {
+		return netip.Addr{}, usageError("--%s %s: no such pod in %s, or it is not an endpoint (finished, on the host network, or without an address)", flag, end, s.from)
+	}
+	addrs := assertion.AddrsOf(pod, six)
+	if len(addrs) == 0 {
+		family := map[bool]string{false: "IPv4", true: "IPv6"}[six]
+		return netip.Addr{}, usageError("--%s %s: the pod has no %s address", flag, end, family)
+	}
+	return addrs[0], nil
 }
 
 // sanitize takes control characters out of text that may come from a manifest, so

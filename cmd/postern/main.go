@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	exitNo       = 1
-	exitUsage    = 2
-	exitInternal = 4
+	exitNo          = 1
+	exitUsage       = 2
+	exitUnreachable = 3
+	exitInternal    = 4
 )
 
 // exitError ends the process with a code. A nil err says nothing: the answer has
@@ -83,9 +84,11 @@ the answer for the rest of the flow.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{exitUsage, err} })
-	root.AddCommand(newRunCommand(), newExplainCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newExplainCommand(), newLintCommand(), newTestCommand(), newDiffCommand(), newSnapshotCommand(), newVersionCommand())
 	for _, c := range root.Commands() {
-		c.Args = noArguments
+		if c.Args == nil {
+			c.Args = noArguments
+		}
 	}
 	root.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) > 0 {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-project/postern/filter/control"
 	"github.com/postern-project/postern/filter/flowlog"
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
@@ -12,11 +15,15 @@ import (
 
 // runConfig is what the flags of run say.
 type runConfig struct {
-	source, node         string
+	source, node, socket string
+	assertions           []string
 	queueFirst, queues   uint16
 	queueLen, queueBytes uint32
 	queueVia             string
 	markMask             uint32
+	toHost               string
+	vxlanPort            uint16
+	allowTunnels         bool
 	flowLog              string
 	flowLogRate          int
 	logFormat, logLevel  string
@@ -36,6 +43,10 @@ networking.k8s.io/v1. It is watched: a change is in force a moment after it was
 written. A file that cannot be read keeps its last good state, and the log says
 what is wrong with it.
 
+With --assertions a change that breaks one of them is refused as a whole: the last
+good state stays in force, at first none, until the manifests are mended. "postern
+test" judges the same files without enforcing anything.
+
 Pods that no policy selects are never delayed. For those that one does, the first
 packet of each new flow waits for a decision; without postern it is dropped, and
 flows that were accepted before go on. A change of policy is for new flows.
@@ -49,13 +60,19 @@ Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.source, "source", "", "directory of Kubernetes manifests (required)")
+	f.StringArrayVar(&c.assertions, "assertions", nil, "file of assertions that every change must keep (may be repeated; read at start)")
 	f.StringVar(&c.node, "node-name", "", "enforce only pods whose spec.nodeName is this, or empty; by default all pods are this host's")
+	f.StringVar(&c.socket, "socket", control.DefaultSocket, "Unix socket on which explain and snapshot ask; empty for none")
 	f.Uint16Var(&c.queueFirst, "queue", 100, "first netfilter queue number")
 	f.Uint16Var(&c.queues, "queues", 1, "how many queues, each with a thread of its own; flows are spread over them by address pair")
 	f.Uint32Var(&c.queueLen, "queue-length", nfq.DefaultMaxLen, "packets that may wait in a queue; what is over is dropped and counted by the kernel")
 	f.Uint32Var(&c.queueBytes, "queue-copy", nfq.DefaultCopyRange, "bytes of a packet to look at; a packet that shows no ports within is dropped")
 	f.StringVar(&c.queueVia, "queue-via", "auto", "how the kernel queues: native (nft_queue), xt (xt_NFQUEUE) or auto")
-	f.Uint32Var(&c.markMask, "mark-mask", nft.DefaultMask, "bits of packet and conntrack marks that postern may use: at least 8 in a row that nobody else does")
+	c.markMask = nft.DefaultMask
+	f.Var((*hexadecimal)(&c.markMask), "mark-mask", "bits of packet and conntrack marks that postern may use: at least 8 in a row that nobody else does")
+	f.StringVar(&c.toHost, "endpoint-to-host", "accept", "what becomes of a pod's new flows to this host once its egress policy allowed them: accept, drop or reject")
+	f.Uint16Var(&c.vxlanPort, "vxlan-port", nft.DefaultVXLANPort, "UDP port to which pods may not send, since VXLAN arrives there; 0 for none")
+	f.BoolVar(&c.allowTunnels, "allow-tunnels", false, "let pods send VXLAN and IP in IP, as far as policy allows")
 	f.StringVar(&c.flowLog, "flow-log", "denied", "which decisions to log: all, denied or none")
 	f.IntVar(&c.flowLogRate, "flow-log-rate", 1000, "decisions to log in a second at most; the rest is counted; 0 for no limit")
 	f.StringVar(&c.logFormat, "log-format", "auto", "json, console, or auto: console on a terminal")
@@ -86,6 +103,9 @@ func (c *runConfig) check() error {
 	if _, ok := queueChoices[c.queueVia]; !ok {
 		return usageError("--queue-via %q: want native, xt or auto", c.queueVia)
 	}
+	if _, ok := toHostChoices[c.toHost]; !ok {
+		return usageError("--endpoint-to-host %q: want accept, drop or reject", c.toHost)
+	}
 	if _, err := nft.NewMarks(c.markMask); err != nil {
 		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
 	}
@@ -94,5 +114,23 @@ func (c *runConfig) check() error {
 
 var flowLogChoices = map[string]flowlog.Which{"all": flowlog.All, "denied": flowlog.Denied, "none": flowlog.None}
 
+var toHostChoices = map[string]nft.ToHost{"accept": nft.ToHostAccept, "drop": nft.ToHostDrop, "reject": nft.ToHostReject}
+
 // queueChoices maps to what is required; ViaNone leaves it to the probe.
 var queueChoices = map[string]nft.QueueVia{"native": nft.ViaNative, "xt": nft.ViaTarget, "auto": nft.ViaNone}
+
+// hexadecimal is a flag's number that is read in any base and shown in base 16.
+type hexadecimal uint32
+
+func (h *hexadecimal) String() string { return fmt.Sprintf("%#x", uint32(*h)) }
+
+func (h *hexadecimal) Set(text string) error {
+	n, err := strconv.ParseUint(text, 0, 32)
+	if err != nil {
+		return errors.New("want a number of 32 bits, such as 0xff000000")
+	}
+	*h = hexadecimal(n)
+	return nil
+}
+
+func (h *hexadecimal) Type() string { return "hex" }

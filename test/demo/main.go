@@ -53,11 +53,12 @@ func run(ctx context.Context, program, manifests string, out io.Writer) (err err
 	if f, ok := out.(*os.File); ok && isatty.IsTerminal(f.Fd()) && os.Getenv("NO_COLOR") == "" {
 		d.colour = true
 	}
-	dir, err := os.MkdirTemp("", "postern-demo")
+	tmp, err := os.MkdirTemp("", "postern-demo")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(tmp)
+	dir := filepath.Join(tmp, "manifests")
 	if err := os.CopyFS(dir, os.DirFS(manifests)); err != nil {
 		return err
 	}
@@ -74,7 +75,7 @@ func run(ctx context.Context, program, manifests string, out io.Writer) (err err
 
 	d.title("postern run, with these policies")
 	d.policies(dir)
-	daemon, err := l.Node.StartDaemon(program, "run", "--source", dir, "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json", "--cleanup")
+	daemon, err := l.Node.StartDaemon(program, "run", "--source", dir, "--socket", filepath.Join(tmp, "postern.sock"), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json", "--cleanup")
 	if err != nil {
 		return err
 	}

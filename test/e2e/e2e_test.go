@@ -52,6 +52,7 @@ type bench struct {
 	*lab.Lab
 	pods   map[string]*lab.Host
 	dir    string
+	socket string
 	daemon *lab.Daemon
 }
 
@@ -75,7 +76,7 @@ func setup(t *testing.T, manifests string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{T: t, Lab: l, pods: pods, dir: t.TempDir()}
+	b := &bench{T: t, Lab: l, pods: pods, dir: t.TempDir(), socket: filepath.Join(t.TempDir(), "postern.sock")}
 	if err := os.CopyFS(b.dir, os.DirFS(manifests)); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func (b *bench) start(args ...string) {
 
 func (b *bench) launch(args ...string) {
 	b.Helper()
-	args = append([]string{"run", "--source", b.dir, "--queue", fmt.Sprint(queue), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json"}, args...)
+	args = append([]string{"run", "--source", b.dir, "--socket", b.socket, "--queue", fmt.Sprint(queue), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json"}, args...)
 	d, err := b.Node.StartDaemon(program, args...)
 	if err != nil {
 		b.Fatal(err)

@@ -45,16 +45,7 @@ func runOn(t *testing.T, h *lab.Host, attr *syscall.SysProcAttr, args ...string)
 // nothing is left in the kernel.
 func TestRefusesToStart(t *testing.T) {
 	b := setup(t, examples)
-	// An unprivileged user must be able to reach the binary and the manifests.
-	public := t.TempDir()
-	for dir := public; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(filepath.Dir(program), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	openTo(t, filepath.Dir(program))
 	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 
 	for _, tc := range []struct {
@@ -69,6 +60,8 @@ func TestRefusesToStart(t *testing.T) {
 		{"no queues", nil, []string{"--queues", "0"}, 2, "postern: --queues 0: want 1 or more"},
 		{"queue numbers", nil, []string{"--queue", "65535", "--queues", "2"}, 2, "postern: --queue 65535 --queues 2: queue numbers end at 65535"},
 		{"scattered mark mask", nil, []string{"--mark-mask", "0xf0f0"}, 2, "postern: --mark-mask: mark mask 0xf0f0: want at least 8 contiguous bits, such as 0xff000000"},
+		{"mark mask, no number", nil, []string{"--mark-mask", "bits"}, 2, `postern: invalid argument "bits" for "--mark-mask" flag: want a number of 32 bits, such as 0xff000000`},
+		{"endpoint to host", nil, []string{"--endpoint-to-host", "return"}, 2, `postern: --endpoint-to-host "return": want accept, drop or reject`},
 		{"flow log", nil, []string{"--flow-log", "some"}, 2, `postern: --flow-log "some": want all, denied or none`},
 		{"log format", nil, []string{"--log-format", "xml"}, 2, `postern: --log-format "xml": want json, console or auto`},
 		{"unknown flag", nil, []string{"--no-such"}, 2, "postern: unknown flag: --no-such"},
