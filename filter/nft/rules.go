@@ -49,6 +49,7 @@ type rule struct {
 const (
 	chainFlow    = "flow"    // accepted flows leave here
 	chainEnforce = "enforce" // what has a protected end
+	chainOwn     = "own"     // what this host sends its pods
 	chainTunnel  = "tunnels" // what pods must not send
 )
 
@@ -101,11 +102,22 @@ func chains(cfg Config, s sets) []chain {
 			{"accepted TCP flows, but not a SYN", join(flowMarkIs(st, m.Flow()), notOpening(), accept())},
 			{"accepted flows", join(flowMarkIs(st, m.Flow()), l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), accept())},
 		}},
-		{name: chainEnforce, rules: []rule{
-			{"the queue's answer: remember it and let it pass", join(packetMarkIs(st, m.Accept()), count(CounterAccepted), admit, setPacketMark(mask, 0), accept())},
-			{"fits no flow", join(isInvalid(), count(CounterInvalid), drop())},
-			{"tell the queue who began the flow", join(isReply(), setPacketMark(mask, m.Reply()))},
-			{"ask", join(count(CounterQueued), cfg.Queues.statement(cfg.Via))},
+		{name: chainEnforce, rules: slices.Concat(
+			// To remember and to act are two rules: without a conntrack entry (untracked,
+			// invalid) the first breaks off, and in one rule the packet would go
+			// round for ever.
+			[]rule{
+				{"the queue's answer: remember it", join(packetMarkIs(st, m.Accept()), admit)},
+				{"the queue's answer: let it pass", join(packetMarkIs(st, m.Accept()), count(CounterAccepted), setPacketMark(mask, 0), accept())},
+			},
+			invalid(cfg.JudgeInvalid),
+			[]rule{
+				{"tell the queue who began the flow", join(isReply(), setPacketMark(mask, m.Reply()))},
+				{"ask", join(count(CounterQueued), cfg.Queues.statement(cfg.Via))},
+			})},
+		{name: chainOwn, rules: []rule{
+			{"remember it", admit},
+			{"let it pass", join(count(CounterFromNode), accept())},
 		}},
 		{name: chainTunnel, rules: tunnels(cfg, s)},
 		{name: "raw_prerouting", hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
@@ -132,8 +144,8 @@ func chains(cfg Config, s sets) []chain {
 		{name: "pod_postrouting", hook: nftables.ChainHookPostrouting, priority: beforeSourceNAT, rules: append([]rule{
 			{"", jump(chainFlow)},
 		}, append(icmp6Accept(hopLimit255(), 133, 135, 136),
-			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress4, false), count(CounterFromNode), admit, accept())},
-			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress6, false), count(CounterFromNode), admit, accept())},
+			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress4, false), jump(chainOwn))},
+			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress6, false), jump(chainOwn))},
 			rule{"", jump(chainTunnel)},
 			rule{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
 			rule{"to a protected pod", join(addrIn(s.ingress4, false), goTo(chainEnforce))},
@@ -141,6 +153,13 @@ func chains(cfg Config, s sets) []chain {
 			rule{"to a protected pod", join(addrIn(s.ingress6, false), goTo(chainEnforce))},
 		)...)},
 	}
+}
+
+func invalid(judge bool) []rule {
+	if judge {
+		return nil
+	}
+	return []rule{{"fits no flow", join(isInvalid(), count(CounterInvalid), drop())}}
 }
 
 // tunnels drops what a pod wraps up itself: inside, it could claim any address on

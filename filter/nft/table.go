@@ -32,6 +32,9 @@ type Config struct {
 	// AllowTunnels is set.
 	VXLANPort    uint16
 	AllowTunnels bool
+	// JudgeInvalid sends packets that conntrack cannot place to the queue, where
+	// they are dropped otherwise.
+	JudgeInvalid bool
 }
 
 // ToHost is an action for flows of pods to their own host.
