@@ -105,9 +105,9 @@ func TestLine(t *testing.T) {
 		})}},
 		{"allowed, and only denials wanted", Denied, record(rs, flow.TCP, 5432, 0), nil},
 		{"denied, and nothing wanted", None, record(rs, flow.TCP, 80, 0), nil},
-		{"a Log rule asks for a line", None, record(rs, flow.UDP, 53, 0), []map[string]any{with(map[string]any{
-			"verdict": "deny", "reason": "end-of-tier", "proto": "udp", "sport": 4000.0, "dport": 53.0,
-			"log_rules": []any{map[string]any{"tier": "default", "policy_kind": "NetworkPolicy", "policy": "ns/db", "rule": 0.0}},
+		{"a Log rule asks for a line", None, record(rs, flow.UDP, 53, 0), []map[string]any{with(rule, map[string]any{
+			"message": "log rule", "verdict": "deny", "reason": "end-of-tier", "proto": "udp", "sport": 4000.0, "dport": 53.0,
+			"rule": 0.0, "prefix": "calico-packet default/NetworkPolicy/db/ns/db 100%",
 		})}},
 		{"before the first ruleset", Denied, &Record{Tuple: record(rs, flow.TCP, 1, 0).Tuple, Decision: filter.Decision{Reason: filter.NotReady}},
 			[]map[string]any{{
@@ -118,7 +118,7 @@ func TestLine(t *testing.T) {
 		var buf bytes.Buffer
 		ring := NewRing(4)
 		ring.Put(tc.rec)
-		NewWriter(zerolog.New(&buf), Config{Which: tc.which}, ring).Drain()
+		NewWriter(zerolog.New(&buf), Config{Which: tc.which, LogPrefix: DefaultLogPrefix + " %t/%k/%n/%p 100%%"}, ring).Drain()
 		if d := cmp.Diff(tc.want, lines(t, buf.Bytes())); d != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.name, d)
 		}
@@ -149,6 +149,32 @@ func TestNothingIsLostUnsaid(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestLogRuleRate: each rule with action Log has a budget of its own, besides that
+// of the flow log.
+func TestLogRuleRate(t *testing.T) {
+	t.Parallel()
+	rs := example(t)
+	var buf bytes.Buffer
+	ring := NewRing(64)
+	for second := range int64(3) {
+		for range 10 {
+			ring.Put(record(rs, flow.UDP, 53, second))
+		}
+	}
+	NewWriter(zerolog.New(&buf), Config{Which: None, LogRulePerSecond: 4}, ring).Drain()
+	logged, suppressed := 0, 0.0
+	for _, l := range lines(t, buf.Bytes()) {
+		if l["message"] == "log rule" {
+			logged++
+		} else {
+			suppressed += l["records"].(float64)
+		}
+	}
+	if logged != 12 || suppressed != 18 {
+		t.Errorf("%d lines and %v suppressed, want 12 and 18", logged, suppressed)
 	}
 }
 

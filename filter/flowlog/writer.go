@@ -3,6 +3,7 @@ package flowlog
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -26,7 +27,20 @@ type Config struct {
 	// PerSecond bounds the lines per second. What is over is counted, and the
 	// count is written once the second is over. 0 means no bound.
 	PerSecond int
+	// LogRulePerSecond bounds the lines of each rule with action Log in the same
+	// way. Those lines are written whatever Which says.
+	LogRulePerSecond int
+	// LogPrefix is a field of those lines, in which %t stands for the rule's tier,
+	// %k for the kind of its policy, %n for the policy's name, %p for namespace and
+	// name, and %% for a percent sign, as in Calico's LogPrefix.
+	LogPrefix string
 }
+
+// Defaults for Config.
+const (
+	DefaultLogPrefix        = "calico-packet"
+	DefaultLogRulePerSecond = 100
+)
 
 // pause is how long the Writer rests between rounds: a bound on how late a line
 // is, and on how often an idle host wakes up.
@@ -39,15 +53,16 @@ type Writer struct {
 	rings []*Ring
 	batch []Record
 
-	second     int64 // the second that budget is for, in Unix time
-	lines      int   // written in it
-	suppressed int   // not written in it, over the bound
+	second     int64                   // the second that the counts are of, in Unix time
+	lines      int                     // written in it
+	suppressed int                     // not written in it, over a bound
+	logLines   map[filter.RuleInfo]int // written in it for rules with action Log
 	lost       uint64
 }
 
 // NewWriter returns a Writer that is the only consumer of its rings.
 func NewWriter(log zerolog.Logger, cfg Config, rings ...*Ring) *Writer {
-	return &Writer{log: log, cfg: cfg, rings: rings, batch: make([]Record, 256)}
+	return &Writer{log: log, cfg: cfg, rings: rings, batch: make([]Record, 256), logLines: map[filter.RuleInfo]int{}}
 }
 
 // Run writes until ctx ends, and then what is left. It returns nil.
@@ -94,19 +109,49 @@ func (w *Writer) nextSecond(now int64) {
 		w.log.Warn().Int("records", w.suppressed).Int("per_second", w.cfg.PerSecond).Msg("flow log: suppressed records over the rate limit")
 	}
 	w.second, w.lines, w.suppressed = now, 0, 0
+	clear(w.logLines)
 }
 
 func (w *Writer) write(r *Record) {
-	if !w.wants(&r.Decision) {
+	w.nextSecond(r.UnixNano / int64(time.Second))
+	if r.Decision.Egress.Logged || r.Decision.Ingress.Logged {
+		w.writeLogRules(r)
+	}
+	if w.cfg.Which == None || w.cfg.Which == Denied && r.Decision.Verdict == filter.Accept {
 		return
 	}
-	w.nextSecond(r.UnixNano / int64(time.Second))
 	if w.cfg.PerSecond > 0 && w.lines >= w.cfg.PerSecond {
 		w.suppressed++
 		return
 	}
 	w.lines++
+	e := w.flow(r)
+	if id := r.Decision.Outcome().Rule; r.Ruleset != nil && id != 0 {
+		e = rule(e, r.Ruleset.RuleInfo(id))
+	}
+	e.Msg("flow")
+}
 
+// writeLogRules writes a line for every rule with action Log that the flow met on
+// its way.
+func (w *Writer) writeLogRules(r *Record) {
+	for _, id := range r.Ruleset.LogRules(r.Tuple, nil) {
+		i := r.Ruleset.RuleInfo(id)
+		if w.cfg.LogRulePerSecond > 0 && w.logLines[i] >= w.cfg.LogRulePerSecond {
+			w.suppressed++
+			continue
+		}
+		w.logLines[i]++
+		rule(w.flow(r), i).Str("prefix", prefix(w.cfg.LogPrefix, i)).Msg("log rule")
+	}
+}
+
+func prefix(template string, i filter.RuleInfo) string {
+	return strings.NewReplacer("%t", i.Tier, "%k", i.Kind, "%n", i.Name, "%p", policyName(i), "%%", "%").Replace(template)
+}
+
+// flow begins a line with what there is to say of a flow besides the rule.
+func (w *Writer) flow(r *Record) *zerolog.Event {
 	e := w.log.Info().
 		Stringer("verdict", r.Decision.Verdict).
 		Stringer("reason", r.Decision.Reason).
@@ -121,24 +166,10 @@ func (w *Writer) write(r *Record) {
 		e = e.Uint8("icmp_type", r.Tuple.ICMPType).Uint8("icmp_code", r.Tuple.ICMPCode)
 	}
 	if r.Ruleset != nil {
-		if id := r.Decision.Outcome().Rule; id != 0 {
-			e = rule(e, r.Ruleset.RuleInfo(id))
-		}
 		e = e.Uint64("generation", r.Ruleset.Generation())
-		if logged(&r.Decision) {
-			e = logRules(e, r)
-		}
 	}
-	e.Time("decided", time.Unix(0, r.UnixNano)).Msg("flow")
+	return e.Time("decided", time.Unix(0, r.UnixNano))
 }
-
-// wants tells whether a decision gets a line. A rule with action Log asks for one
-// whatever the configuration says.
-func (w *Writer) wants(d *filter.Decision) bool {
-	return w.cfg.Which == All || w.cfg.Which == Denied && d.Verdict == filter.Drop || logged(d)
-}
-
-func logged(d *filter.Decision) bool { return d.Egress.Logged || d.Ingress.Logged }
 
 // end names one end of the flow: always by address, and by pod and service
 // account where the address is a pod's.
@@ -153,7 +184,7 @@ func (w *Writer) end(e *zerolog.Event, side string, a netip.Addr, r *Record) *ze
 	return e
 }
 
-// rule names the rule that decided: index counts from 0 in the object's list of
+// rule names a rule: index counts from 0 in the object's list of
 // the direction, and the end of a tier has no policy and no index.
 func rule(e *zerolog.Event, i filter.RuleInfo) *zerolog.Event {
 	e = e.Str("tier", i.Tier)
@@ -168,14 +199,4 @@ func policyName(i filter.RuleInfo) string {
 		return i.Name
 	}
 	return i.Namespace + "/" + i.Name
-}
-
-// logRules lists the rules with action Log that the flow met on its way.
-func logRules(e *zerolog.Event, r *Record) *zerolog.Event {
-	a := zerolog.Arr()
-	for _, id := range r.Ruleset.LogRules(r.Tuple, nil) {
-		i := r.Ruleset.RuleInfo(id)
-		a = a.Dict(zerolog.Dict().Str("tier", i.Tier).Str("policy_kind", i.Kind).Str("policy", policyName(i)).Int("rule", i.Index))
-	}
-	return e.Array("log_rules", a)
 }
