@@ -100,7 +100,7 @@ func (d *daemon) open() error {
 	}
 	if d.table, err = nft.NewTable(d.nft, nft.Config{
 		Marks: marks, Queues: queues, Via: d.via,
-		ToHost: toHostChoices[d.cfg.toHost], VXLANPort: d.cfg.vxlanPort, AllowTunnels: d.cfg.allowTunnels,
+		ToHost: toHostChoices[d.cfg.toHost], VXLANPort: d.cfg.vxlanPort, AllowTunnels: d.cfg.allowTunnels, JudgeInvalid: d.cfg.invalid == "judge",
 	}); err != nil {
 		return err
 	}
@@ -133,7 +133,10 @@ func (d *daemon) serve(parent context.Context) error {
 	for _, q := range d.queues {
 		tasks.Go(func() error { return q.Run(ctx) })
 	}
-	writer := flowlog.NewWriter(d.log, flowlog.Config{Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate}, d.rings...)
+	writer := flowlog.NewWriter(d.log, flowlog.Config{
+		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate,
+		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix,
+	}, d.rings...)
 	tasks.Go(func() error { return writer.Run(ctx) })
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })

@@ -26,6 +26,9 @@ type runConfig struct {
 	allowTunnels         bool
 	flowLog              string
 	flowLogRate          int
+	logRuleRate          int
+	logPrefix            string
+	invalid              string
 	logFormat, logLevel  string
 	cleanup              bool
 }
@@ -75,6 +78,9 @@ Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
 	f.BoolVar(&c.allowTunnels, "allow-tunnels", false, "let pods send VXLAN and IP in IP, as far as policy allows")
 	f.StringVar(&c.flowLog, "flow-log", "denied", "which decisions to log: all, denied or none")
 	f.IntVar(&c.flowLogRate, "flow-log-rate", 1000, "decisions to log in a second at most; the rest is counted; 0 for no limit")
+	f.IntVar(&c.logRuleRate, "log-rule-rate", flowlog.DefaultLogRulePerSecond, "lines a second at most for each rule with action Log; 0 for no limit")
+	f.StringVar(&c.logPrefix, "log-prefix", flowlog.DefaultLogPrefix, "prefix field of those lines: %t tier, %k kind, %n name, %p namespace/name of the policy")
+	f.StringVar(&c.invalid, "conntrack-invalid", "drop", "what becomes of packets of protected pods that fit no flow: drop, or judge them like new flows")
 	f.StringVar(&c.logFormat, "log-format", "auto", "json, console, or auto: console on a terminal")
 	f.StringVar(&c.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
@@ -96,6 +102,10 @@ func (c *runConfig) check() error {
 		return usageError("--queue-copy %d: want 64 to 65531", c.queueBytes)
 	case c.flowLogRate < 0:
 		return usageError("--flow-log-rate %d: want 0 or more", c.flowLogRate)
+	case c.logRuleRate < 0:
+		return usageError("--log-rule-rate %d: want 0 or more", c.logRuleRate)
+	case c.invalid != "drop" && c.invalid != "judge":
+		return usageError("--conntrack-invalid %q: want drop or judge", c.invalid)
 	}
 	if _, ok := flowLogChoices[c.flowLog]; !ok {
 		return usageError("--flow-log %q: want all, denied or none", c.flowLog)
