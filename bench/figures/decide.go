@@ -39,10 +39,10 @@ func decideCluster(r *report, name string, security bool) error {
 		}
 		contests = append(contests, c)
 	}
-	const each = 4 // contestants of a size
+	const each = 5 // contestants of a size
 	var contestants []measure.Contestant
 	for _, c := range contests {
-		contestants = append(contestants, c.decide(), walk(c, c.linear, len(c.stream)), c.lookUp(), c.evaluate(200))
+		contestants = append(contestants, c.decide(), walk(c, c.linear, len(c.stream)), walk(c, c.full, len(c.stream)), c.lookUp(), c.evaluate(200))
 	}
 	times := measure.Turns(decideRounds, contestants)
 	for i, rules := range sizes {
@@ -54,8 +54,9 @@ func decideCluster(r *report, name string, security bool) error {
 		prefix := fmt.Sprintf("%s/%d", name, rules)
 		r.add(prefix+"/engine-ns", of[0], ns)
 		r.add(prefix+"/linear-ns", of[1], none)
-		r.add(prefix+"/lookups-ns", of[2], none)
-		r.add(prefix+"/naive-ns", of[3], none)
+		r.add(prefix+"/linear-full-sets-ns", of[2], none)
+		r.add(prefix+"/lookups-ns", of[3], none)
+		r.add(prefix+"/naive-ns", of[4], none)
 		r.add(prefix+"/x-linear", of[0]/of[1], ratio)
 		r.add(prefix+"/allocs", contests[i].allocs(), allocs)
 	}

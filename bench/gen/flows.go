@@ -16,11 +16,14 @@ type Flow struct {
 	Proto    flow.Proto
 }
 
-// Tuple gives the flow as the engine takes it. zero has to be 0: a loop that
-// passes something computed from the result before makes each decision wait for
-// the last.
-func (f Flow) Tuple(zero uint32) flow.Tuple {
-	return flow.Tuple{Src: Addr4(f.Src ^ zero), Dst: Addr4(f.Dst ^ zero), Proto: f.Proto, Ported: true, SrcPort: 40000, DstPort: f.Port}
+// NewTuple gives a tuple without what a Flow has: the rest is alike for all.
+func NewTuple() flow.Tuple { return flow.Tuple{Ported: true, SrcPort: 40_000} }
+
+// Tuple gives the flow as the engine takes it.
+func (f Flow) Tuple() flow.Tuple {
+	t := NewTuple()
+	t.Src, t.Dst, t.Proto, t.DstPort = Addr4(f.Src), Addr4(f.Dst), f.Proto, f.Port
+	return t
 }
 
 // Addr4 gives an IPv4 address from its number.

@@ -55,7 +55,8 @@ func (a *Addrs) All() iter.Seq[netip.Addr] {
 // Len is their number.
 func (a *Addrs) Len() int { return len(a.V4) + len(a.V6) }
 
-// Addr6 gives an IPv6 address from its number; zero is as in Flow.Tuple.
+// Addr6 gives an IPv6 address from its number. zero is 0 to everybody but the
+// processor: it lets a loop make each look-up wait for the last.
 func Addr6(n [2]uint64, zero uint32) netip.Addr {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], n[0]^uint64(zero))

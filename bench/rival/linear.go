@@ -52,18 +52,23 @@ func (s *classSet) contains(class uint32) bool {
 	return i < uint32(len(s.words)) && s.words[i]>>(class%64)&1 != 0
 }
 
-// Decide decides one flow of which one end at least is local.
+// Decide decides one flow. As the engine does, it drops what is no valid tuple and
+// what has no end here.
 func (l *Linear) Decide(t *flow.Tuple) (v Verdict) {
-	src, dst := l.table.Lookup(t.Src), l.table.Lookup(t.Dst)
-	v.Accept = true
-	if p := l.programs[src][flow.Egress]; p != nil {
-		v.Accept, v.Egress = p.run(dst, t.Proto, t.DstPort)
-	}
-	if !v.Accept {
+	if !t.Valid() || t.Src.Is4In6() || t.Dst.Is4In6() {
 		return v
 	}
-	if p := l.programs[dst][flow.Ingress]; p != nil {
-		v.Accept, v.Ingress = p.run(src, t.Proto, t.DstPort)
+	src, dst := l.table.Lookup(t.Src), l.table.Lookup(t.Dst)
+	from, to := l.programs[src][flow.Egress], l.programs[dst][flow.Ingress]
+	if from == nil && to == nil {
+		return v
+	}
+	v.Accept = true
+	if from != nil {
+		v.Accept, v.Egress = from.run(dst, t.Proto, t.DstPort)
+	}
+	if v.Accept && to != nil {
+		v.Accept, v.Ingress = to.run(src, t.Proto, t.DstPort)
 	}
 	return v
 }

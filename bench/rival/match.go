@@ -154,10 +154,12 @@ func check(s *policy.Snapshot) error {
 			}
 		}
 	}
+	taken := make(map[netip.Addr]bool, len(s.Endpoints))
 	for _, ep := range s.Endpoints {
-		if len(ep.Addrs) != 1 {
-			return fmt.Errorf("%s: %d addresses", ep.Key(), len(ep.Addrs))
+		if len(ep.Addrs) != 1 || taken[ep.Addrs[0]] {
+			return fmt.Errorf("%s: want one address of its own, not %v", ep.Key(), ep.Addrs)
 		}
+		taken[ep.Addrs[0]] = true
 	}
 	return nil
 }
