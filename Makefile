@@ -40,5 +40,6 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" test/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## benchmarks beside their rivals
-	cd bench && $(GO) test -run '^$$' -bench . ./...
+bench: ## benchmarks beside their rivals, and the figures in docs/performance.md
+	cd bench && $(GO) test -run '^$$' -bench . -benchtime 0.2s . ./kernel
+	cd bench && $(GO) build -o ../bin/figures ./figures && ../bin/figures -write ../docs/performance.md

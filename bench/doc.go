@@ -1,14 +1,13 @@
-// Package bench compares the address table of package trie with its rivals on
-// equal terms. It is a module of its own so that postern does not depend on
-// them.
+// Package bench compares postern with rivals on equal terms. It is a module of its
+// own so that postern does not depend on them.
 //
-// BenchmarkRatio is the one to quote: it takes turns between the table and bart
-// and reports thread time, so that other work on the machine meets all alike.
+// Command figures measures everything that is claimed and holds it against
+// targets; its results are in docs/performance.md. Package gen makes the worlds
+// and the traffic, package rival holds what is compared with, package measure
+// times. The benchmarks here and in package kernel show more of the address table
+// and of established connections.
 //
-//	go test -run '^$' -bench Ratio -benchtime 25x
-//	go test -run '^$' -bench 'Lookup|Change|Build' -count 7
-//
-// "dep" look-ups take an address that depends on the result before, so they show
-// the latency one new flow pays; "indep" ones know all addresses beforehand and
-// show throughput. Tables and addresses come from fixed seeds.
+//	go run ./figures
+//	go run ./figures -only lpm
+//	go test -run '^$' -bench . . ./kernel
 package bench

@@ -2,97 +2,54 @@ package bench
 
 import (
 	"net/netip"
-	"runtime"
+	"slices"
 	"testing"
+
+	"github.com/postern-project/postern/bench/gen"
+	"github.com/postern-project/postern/bench/rival"
 )
-
-// rival builds a table and gives its look-up, 0 for no match.
-type rival struct {
-	name  string
-	exact bool // matches single addresses only
-	build func([]route) func(netip.Addr) uint32
-}
-
-// The look-ups are called through a func value, which costs every rival the same
-// one to two nanoseconds.
-var rivals = []rival{
-	{"trie", false, func(r []route) func(netip.Addr) uint32 { return buildTrie(r).Lookup }},
-	{"bart.Table", false, func(r []route) func(netip.Addr) uint32 {
-		t := buildBart(r)
-		return func(a netip.Addr) uint32 { v, _ := t.Lookup(a); return v }
-	}},
-	{"bart.Fast", false, func(r []route) func(netip.Addr) uint32 {
-		t := buildBartFast(r)
-		return func(a netip.Addr) uint32 { v, _ := t.Lookup(a); return v }
-	}},
-	{"map", true, func(r []route) func(netip.Addr) uint32 {
-		m := buildMap(r)
-		return func(a netip.Addr) uint32 { return m[a] }
-	}},
-	{"go-radix", false, func(r []route) func(netip.Addr) uint32 {
-		t := buildRadix(r)
-		return func(a netip.Addr) uint32 { v, _ := t.Lookup(a); return v }
-	}},
-}
 
 var sink uint32
 
-func dependent(b *testing.B, lookup func(netip.Addr) uint32, addrs []netip.Addr) {
-	b.ReportAllocs()
-	v := uint32(0)
-	for i := uint32(0); b.Loop(); i++ {
-		// v>>30 is always 0 and the processor cannot know it.
-		v = lookup(addrs[(i+v>>30)&(probeCount-1)])
-	}
-	sink = v
-}
+func routes() *gen.Routes { return gen.NewRoutes(false, 100_000, 1_000) }
 
-func independent(b *testing.B, lookup func(netip.Addr) uint32, addrs []netip.Addr) {
-	b.ReportAllocs()
-	v := uint32(0)
-	for i := uint32(0); b.Loop(); i++ {
-		v += lookup(addrs[i&(probeCount-1)])
-	}
-	sink = v
-}
-
-// BenchmarkLookup reports B/entry beside the time: the heap the table holds, for
-// each of its routes.
+// BenchmarkLookup knows all addresses beforehand, so it shows throughput. The
+// look-ups are called through a func value, which costs every rival the same one
+// to two nanoseconds.
 func BenchmarkLookup(b *testing.B) {
-	for _, t := range tables() {
-		b.Run(t.name, func(b *testing.B) {
-			for _, r := range rivals {
-				b.Run(r.name, func(b *testing.B) {
-					before := heap()
-					lookup := r.build(t.routes)
-					perEntry := float64(heap()-before) / float64(len(t.routes))
-					run := func(name string, addrs []netip.Addr, f func(*testing.B, func(netip.Addr) uint32, []netip.Addr)) {
-						b.Run(name, func(b *testing.B) {
-							f(b, lookup, addrs)
-							b.ReportMetric(perEntry, "B/entry")
-						})
-					}
-					run("host-dep", t.hits, dependent)
-					run("host-indep", t.hits, independent)
-					if !r.exact {
-						run("net-dep", t.nets, dependent)
+	for _, family := range []struct {
+		name string
+		six  bool
+	}{{"v4", false}, {"v6", true}} {
+		r := gen.NewRoutes(family.six, 100_000, 1_000)
+		for _, t := range rival.Tables {
+			lookup := t.Build(r.Routes).Lookup
+			for _, set := range []struct {
+				name  string
+				addrs gen.Addrs
+			}{{"host", r.Hosts}, {"net", r.Nets}} {
+				addrs := slices.Collect(set.addrs.All())
+				b.Run(family.name+"/"+t.Name+"/"+set.name, func(b *testing.B) {
+					b.ReportAllocs()
+					for i := 0; b.Loop(); i++ {
+						sink += lookup(addrs[i%gen.StreamLen])
 					}
 				})
 			}
-		})
+		}
 	}
 }
 
 // BenchmarkChange takes a pod away and puts it back.
 func BenchmarkChange(b *testing.B) {
-	t := tables()[0]
-	ours, table := buildTrie(t.routes), buildBart(t.routes)
-	b.Run("trie", func(b *testing.B) {
+	r := routes()
+	pod := func(i int) netip.Prefix { return netip.PrefixFrom(gen.Addr4(r.Hosts.V4[i%gen.StreamLen]), 32) }
+	ours, table := rival.Trie(r.Routes), rival.Bart(r.Routes)
+	b.Run("trie.Table", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			p := netip.PrefixFrom(t.hits[i&(probeCount-1)], 32)
-			ours.Delete(p)
-			if err := ours.Insert(p, 1); err != nil {
+			ours.Delete(pod(i))
+			if err := ours.Insert(pod(i), 1); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -100,58 +57,28 @@ func BenchmarkChange(b *testing.B) {
 	b.Run("bart.Table in place", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			p := netip.PrefixFrom(t.hits[i&(probeCount-1)], 32)
-			table.Delete(p)
-			table.Insert(p, 1)
+			table.Delete(pod(i))
+			table.Insert(pod(i), 1)
 		}
 	})
 	b.Run("bart.Table persistent", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			p := netip.PrefixFrom(t.hits[i&(probeCount-1)], 32)
-			table = table.DeletePersist(p)
-			table = table.InsertPersist(p, 1)
+			table = table.DeletePersist(pod(i))
+			table = table.InsertPersist(pod(i), 1)
 		}
 	})
 }
 
 // BenchmarkBuild inserts 101,000 routes into an empty table.
 func BenchmarkBuild(b *testing.B) {
-	t := tables()[0]
-	for _, r := range rivals {
-		b.Run(r.name, func(b *testing.B) {
+	r := routes()
+	for _, t := range rival.Tables {
+		b.Run(t.Name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				r.build(t.routes)
+				t.Build(r.Routes)
 			}
 		})
-	}
-}
-
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-// TestRivalsAgree compares every answer before anybody is timed.
-func TestRivalsAgree(t *testing.T) {
-	for _, table := range tables()[:2] {
-		var lookups []func(netip.Addr) uint32
-		for _, r := range rivals {
-			lookups = append(lookups, r.build(table.routes))
-		}
-		for i := range probeCount {
-			for k, r := range rivals {
-				if got, want := lookups[k](table.hits[i]), lookups[0](table.hits[i]); got != want || got == 0 {
-					t.Fatalf("%s: %s gives %d for %s, trie %d", table.name, r.name, got, table.hits[i], want)
-				}
-				if got, want := lookups[k](table.nets[i]), lookups[0](table.nets[i]); !r.exact && (got != want || got == 0) {
-					t.Fatalf("%s: %s gives %d for %s, trie %d", table.name, r.name, got, table.nets[i], want)
-				}
-			}
-		}
 	}
 }

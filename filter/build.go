@@ -2,7 +2,6 @@ package filter
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"slices"
 
@@ -12,59 +11,43 @@ import (
 
 // New builds a Ruleset. It fails on a Spec that contradicts itself, such as one
 // that names a rule, class or program it does not hold.
-func New(spec *Spec) (*Ruleset, error) {
+func New(spec *Spec) (*Ruleset, error) { return build(spec, newBuilder()) }
+
+func build(spec *Spec, b *builder) (*Ruleset, error) {
 	if err := spec.check(); err != nil {
 		return nil, fmt.Errorf("build ruleset: %w", err)
 	}
 	rs := &Ruleset{
 		generation: spec.Generation,
 		table:      new(trie.Table),
-		classes:    make([]class, len(spec.Classes)),
-		programs:   make([]program, len(spec.Programs)),
-		rules:      make([]rule, 1, len(spec.Rules)+1),
+		rules:      b.addRules(spec.Rules),
 		infos:      make([]RuleInfo, 1, len(spec.Rules)+1),
 		prefixes:   len(spec.Prefixes),
-		hosts:      make(map[string][HostChains][2]uint32, len(spec.Hosts)),
+		programs:   len(spec.Programs),
+		hosts:      make(map[string][HostChains][2]*program, len(spec.Hosts)),
 	}
 	for _, p := range spec.Prefixes {
 		if err := rs.table.Insert(p.Prefix, uint32(p.Class)); err != nil {
 			return nil, fmt.Errorf("build ruleset: %w", err)
 		}
 	}
-	for i, c := range spec.Classes {
-		rs.classes[i] = class{conflict: c.Conflict, hosted: c.Hosted}
-		if c.Hosted {
-			rs.classes[i].programs = [2]uint32{uint32(c.Programs[0]), uint32(c.Programs[1])}
-		}
-	}
 	for i := range spec.Rules {
-		rs.rules = append(rs.rules, newRule(&spec.Rules[i]))
 		rs.infos = append(rs.infos, spec.Rules[i].Info)
 	}
-	segments := make(map[*Segment]*segment)
-	for i, p := range spec.Programs {
-		rs.programs[i] = newProgram(p, segments)
-	}
+	rs.classes = b.addClasses(spec)
+	rs.signatures = b.signatures
+	rs.ends = b.ends
 	for _, h := range spec.Hosts {
-		var programs [HostChains][2]uint32
+		var programs [HostChains][2]*program
 		for chain, byDir := range h.Programs {
-			programs[chain] = [2]uint32{uint32(byDir[0]), uint32(byDir[1])}
+			for dir, p := range byDir {
+				programs[chain][dir] = b.program(spec.Programs[p], p, flow.Direction(dir), nil)
+			}
 		}
 		rs.hosts[h.Name] = programs
 	}
 	rs.addEndpoints(spec.Endpoints)
 	return rs, nil
-}
-
-func newProgram(p Program, segments map[*Segment]*segment) program {
-	out := program{final: p.Final}
-	for _, seg := range p.Segments {
-		if segments[seg] == nil {
-			segments[seg] = &segment{slices.Clone(seg.Rules), seg.End}
-		}
-		out.segments = append(out.segments, segments[seg])
-	}
-	return out
 }
 
 func (rs *Ruleset) addEndpoints(eps []Endpoint) {
@@ -84,7 +67,7 @@ func (rs *Ruleset) addEndpoints(eps []Endpoint) {
 		}
 		c := rs.classes[rs.table.Lookup(a)]
 		for dir := range rs.protected {
-			if c.conflict || rs.programs[c.programs[dir]].constrains() {
+			if c.end == endConflict || rs.ends[c.end][dir].constrains() {
 				rs.protected[dir] = append(rs.protected[dir], a)
 			}
 		}
@@ -101,7 +84,7 @@ func (spec *Spec) check() error {
 	if len(spec.Classes) == 0 || spec.Classes[0].Hosted || spec.Classes[0].Conflict {
 		return fmt.Errorf("class 0 must exist, neither hosted nor conflicting")
 	}
-	if len(spec.Classes) > trie.MaxValue || len(spec.Rules) >= math.MaxUint32 {
+	if len(spec.Classes) > trie.MaxValue || len(spec.Rules) >= maxPositions {
 		return fmt.Errorf("%d classes and %d rules: too many", len(spec.Classes), len(spec.Rules))
 	}
 	seenPrefixes := make(map[netip.Prefix]struct{}, len(spec.Prefixes))

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"math/bits"
 	"slices"
 
 	"github.com/postern-project/postern/filter/flow"
@@ -63,8 +64,41 @@ func (s *ClassSet) Contains(c ClassID) bool {
 	return named != s.inverted
 }
 
+// members calls yield for the members, rising. The nil set has none that it could
+// name.
+func (s *ClassSet) members(yield func(ClassID) bool) {
+	if s == nil {
+		return
+	}
+	word := func(i int) uint64 {
+		w := uint64(0)
+		if j := i - int(s.first); j >= 0 && j < len(s.words) {
+			w = s.words[j]
+		}
+		if s.inverted {
+			w = ^w
+		}
+		return w
+	}
+	from, to := int(s.first), int(s.first)+len(s.words)
+	if s.inverted {
+		from, to = 0, (s.classes+63)/64
+	}
+	for i := from; i < to; i++ {
+		for w := word(i); w != 0; w &= w - 1 {
+			c := i*64 + bits.TrailingZeros64(w)
+			if c >= s.classes || !yield(ClassID(c)) {
+				return
+			}
+		}
+	}
+}
+
 // Empty tells whether no class is a member.
 func (s *ClassSet) Empty() bool { return s != nil && !s.inverted && len(s.words) == 0 }
+
+// full tells whether every class is a member.
+func (s *ClassSet) full() bool { return s == nil || s.inverted && len(s.words) == 0 }
 
 // ClassPort is a port that the addresses of a class offer under the name, or for
 // the service, that a ClassPorts stands for.

@@ -8,12 +8,14 @@
 // packet of it is queued.
 //
 // A Ruleset is the compiled form of one policy snapshot. It is immutable: a
-// change of policy or of any identity builds a new one and swaps it in with one
-// pointer store. Both the addresses and the rules are resolved when it is built:
-// an address maps to a class, which stands for everything policy can tell about
-// an address, and each rule holds the set of classes it matches on either side.
-// Deciding is then two address look-ups and a walk over rules that compare
-// small integers.
+// change of policy or of any identity makes a new one and swaps it in with one
+// pointer store. Everything is resolved when it is made. An address maps to a
+// class; a class has a signature, which is everything that rules can tell about
+// an address, and, if an endpoint of this node has the address, a program for
+// either direction. A program is a list of segments, one for each tier. A segment
+// holds, for every signature the peer may have and every protocol and port, the
+// first of its rules that matches. Deciding is two address look-ups and, for each
+// segment, a handful of dependent loads, however many rules there are.
 //
 // The package knows nothing of Kubernetes, of selectors, of the kernel, of logs
 // or of time. Package compile makes Rulesets.

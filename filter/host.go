@@ -50,13 +50,13 @@ func (rs *Ruleset) DecideHost(name string, chain HostChain, dir flow.Direction, 
 	if !ok || chain >= HostChains || dir > flow.Egress {
 		return HostOutcome{Outcome: Outcome{Reason: NoLocalEndpoint}}, false
 	}
-	if !decidable(t) {
+	if !decidable(&t) {
 		return HostOutcome{Outcome: Outcome{Reason: InvalidTuple}}, true
 	}
-	s := rs.resolve(t)
-	if rs.classes[s.src].conflict || rs.classes[s.dst].conflict {
+	q := rs.resolve(&t)
+	if q.src.end == endConflict || q.dst.end == endConflict {
 		return HostOutcome{Outcome: Outcome{Reason: AddressConflict}}, true
 	}
-	out.Outcome, out.Undecided = rs.run(&rs.programs[programs[chain][dir]], &s)
+	out.Undecided = rs.run(programs[chain][dir], dir, &q, &out.Outcome)
 	return out, true
 }

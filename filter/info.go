@@ -43,7 +43,7 @@ type Sizes struct {
 // too, and only rules that some endpoint here needs.
 func (rs *Ruleset) Sizes() Sizes {
 	return Sizes{
-		Prefixes: rs.prefixes, Classes: len(rs.classes), Programs: len(rs.programs),
+		Prefixes: rs.prefixes, Classes: len(rs.classes), Programs: rs.programs,
 		Rules: len(rs.rules) - 1, Endpoints: len(rs.endpoints),
 	}
 }

@@ -2,15 +2,17 @@ package filter
 
 import "github.com/postern-project/postern/filter/flow"
 
-// rule is a Rule laid out for matching: what nearly every rule states is in the
-// struct itself, the rest behind one pointer that is nil for most.
+// rule is a Rule with its sets replaced by terms. Segments are compiled from it;
+// it is matched itself only where a segment keeps a rule aside and where logs
+// ask which rules said so.
 type rule struct {
 	action          Action
 	families        uint8 // bit 0: IPv4, bit 1: IPv6
 	states          uint8 // stateProto, stateNotProto
 	proto, notProto flow.Proto
-	src, dst        *ClassSet
+	src, dst        term
 	more            *criteria
+	boxes           []box // see its use in shape.go
 }
 
 const (
@@ -25,30 +27,40 @@ const (
 
 // criteria are those that few rules state; nil ones are not stated.
 type criteria struct {
-	src, dst      Side // Classes is not read here
+	src, dst      sidePorts
 	icmp, notICMP *ICMPMatch
 }
 
-func newRule(r *Rule) rule {
-	out := rule{action: r.Info.Action, src: r.Source.Classes, dst: r.Destination.Classes}
-	if r.IPv4 {
-		out.families |= family4
+// sidePorts is what a rule asks of one side's port.
+type sidePorts struct {
+	in, notIn *portMatch // nil if not stated
+	service   offerSet   // 0 if not stated
+}
+
+// portMatch holds if any of its ranges or offers does.
+type portMatch struct {
+	ranges []flow.PortRange
+	named  offerSet // 0 if there is none
+}
+
+func (s *sidePorts) stated() bool { return s.in != nil || s.notIn != nil || s.service != 0 }
+
+// named tells whether the answer depends on what the side's class offers.
+func (s *sidePorts) named() bool {
+	return s.service != 0 || s.in != nil && s.in.named != 0 || s.notIn != nil && s.notIn.named != 0
+}
+
+// sets appends the offer sets that are asked for.
+func (s *sidePorts) sets(to []offerSet) []offerSet {
+	for _, m := range []*portMatch{s.in, s.notIn} {
+		if m != nil && m.named != 0 {
+			to = append(to, m.named)
+		}
 	}
-	if r.IPv6 {
-		out.families |= family6
+	if s.service != 0 {
+		to = append(to, s.service)
 	}
-	if r.Proto != nil {
-		out.states |= stateProto
-		out.proto = *r.Proto
-	}
-	if r.NotProto != nil {
-		out.states |= stateNotProto
-		out.notProto = *r.NotProto
-	}
-	if r.ICMP != nil || r.NotICMP != nil || !r.Source.portless() || !r.Destination.portless() {
-		out.more = &criteria{r.Source, r.Destination, r.ICMP, r.NotICMP}
-	}
-	return out
+	return to
 }
 
 // matches tells whether every stated criterion holds (spec section 6).
@@ -66,7 +78,7 @@ func (r *rule) matches(s *subject) bool {
 	if r.states&stateNotProto != 0 && s.Proto == r.notProto {
 		return false
 	}
-	if !r.src.Contains(s.src) || !r.dst.Contains(s.dst) {
+	if !s.src.holds(r.src) || !s.dst.holds(r.dst) {
 		return false
 	}
 	return r.more == nil || r.more.match(s)
@@ -79,8 +91,7 @@ func (c *criteria) match(s *subject) bool {
 	if c.notICMP != nil && (!isICMP(s) || c.notICMP.match(s)) {
 		return false
 	}
-	return c.src.match(ClassPort{s.src, s.Proto, s.SrcPort}, s.Ported) &&
-		c.dst.match(ClassPort{s.dst, s.Proto, s.DstPort}, s.Ported)
+	return c.src.match(s, s.src, s.SrcPort) && c.dst.match(s, s.dst, s.DstPort)
 }
 
 // isICMP tells whether the packet is ICMP of its own family.
@@ -95,24 +106,22 @@ func (m *ICMPMatch) match(s *subject) bool {
 	return s.ICMPType == m.Type && (m.AnyCode || s.ICMPCode == m.Code)
 }
 
-func (s *Side) portless() bool { return s.Ports == nil && s.NotPorts == nil && s.Service == nil }
-
-// match tests the port criteria of one side; ported tells whether p.Port was read.
-func (s *Side) match(p ClassPort, ported bool) bool {
-	if s.Ports != nil && !(ported && s.Ports.contains(p)) {
+func (p *sidePorts) match(s *subject, side *signature, port uint16) bool {
+	ported := s.Ported && s.Proto.HasPorts()
+	if p.in != nil && !(ported && p.in.contains(s.Proto, side, port)) {
 		return false
 	}
-	if s.NotPorts != nil && ported && s.NotPorts.contains(p) {
+	if p.notIn != nil && ported && p.notIn.contains(s.Proto, side, port) {
 		return false
 	}
-	return s.Service == nil || ported && s.Service.Contains(p)
+	return p.service == 0 || ported && side.offers(p.service, s.Proto, port)
 }
 
-func (m *PortMatch) contains(p ClassPort) bool {
-	for _, r := range m.Ranges {
-		if r.Contains(p.Port) {
+func (m *portMatch) contains(p flow.Proto, side *signature, port uint16) bool {
+	for _, r := range m.ranges {
+		if r.Contains(port) {
 			return true
 		}
 	}
-	return m.Named.Contains(p)
+	return m.named != 0 && side.offers(m.named, p, port)
 }

@@ -6,17 +6,56 @@ import (
 	"github.com/postern-project/postern/filter/flow"
 )
 
+// ruleWorld is a client and a server of this node, both of which have the one
+// rule as their only one for either direction, and so has a host endpoint.
+func ruleWorld(t *testing.T, r Rule) *Ruleset {
+	t.Helper()
+	r.Info.Action = Allow
+	spec := testSpec()
+	spec.Rules = []Rule{r}
+	spec.Programs = []Program{{Segments: []*Segment{{Rules: []RuleID{1}}}}}
+	for i := range spec.Classes {
+		spec.Classes[i].Programs = [2]int{}
+	}
+	spec.Hosts[0].Programs = [HostChains][2]int{}
+	rs, err := New(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rs
+}
+
+// checkRule asks for the rule alone, and for what either direction, with the
+// endpoint known or not, was compiled to.
+func checkRule(t *testing.T, name string, r Rule, in flow.Tuple, want bool) {
+	t.Helper()
+	rs := ruleWorld(t, r)
+	q := rs.resolve(&in)
+	s := rs.subject(&q)
+	if got := rs.rules[1].matches(&s); got != want {
+		t.Errorf("%s: by itself %v, want %v", name, got, want)
+	}
+	for _, dir := range []flow.Direction{flow.Ingress, flow.Egress} {
+		if got := rs.DecideSide(in, dir).Verdict == Accept; got != want {
+			t.Errorf("%s: %s %v, want %v", name, dir, got, want)
+		}
+		if o, _ := rs.DecideHost("h", HostNormal, dir, in); (o.Verdict == Accept) != want {
+			t.Errorf("%s: host %s %v, want %v", name, dir, o.Verdict, want)
+		}
+	}
+}
+
 // TestRuleMatches asks one criterion at a time.
 func TestRuleMatches(t *testing.T) {
 	t.Parallel()
-	tcp := subject{tuple("10.0.0.1", "10.0.0.2", flow.TCP, 80), client, server}
-	tcp6 := subject{tuple("fd00::1", "fd00::2", flow.TCP, 80), client, server}
-	fragment := subject{tuple("10.0.0.1", "10.0.0.2", flow.TCP, 0), client, server}
-	ping := subject{tuple("10.0.0.1", "10.0.0.2", flow.ICMP, 0), client, server}
+	tcp := tuple("10.0.0.1", "10.0.0.2", flow.TCP, 80)
+	tcp6 := tuple("fd00::1", "fd00::2", flow.TCP, 80)
+	fragment := tuple("10.0.0.1", "10.0.0.2", flow.TCP, 0)
+	ping := tuple("10.0.0.1", "10.0.0.2", flow.ICMP, 0)
 	ping.ICMPType, ping.ICMPCode = 8, 3
-	ping6 := subject{tuple("fd00::1", "fd00::2", flow.ICMPv6, 0), client, server}
+	ping6 := tuple("fd00::1", "fd00::2", flow.ICMPv6, 0)
 	ping6.ICMPType, ping6.ICMPCode = 8, 3
-	strange := subject{tuple("fd00::1", "fd00::2", flow.ICMP, 0), client, server} // ICMP over IPv6
+	strange := tuple("fd00::1", "fd00::2", flow.ICMP, 0) // ICMP over IPv6
 	strange.ICMPType, strange.ICMPCode = 8, 3
 
 	web := &PortMatch{Ranges: []flow.PortRange{{Min: 1, Max: 2}, {Min: 80, Max: 80}}}
@@ -27,7 +66,7 @@ func TestRuleMatches(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		rule Rule
-		in   subject
+		in   flow.Tuple
 		want bool
 	}{
 		{"nothing stated", Rule{}, tcp, true},
@@ -69,13 +108,8 @@ func TestRuleMatches(t *testing.T) {
 		{"notICMP against TCP", Rule{NotICMP: &ICMPMatch{Type: 8, AnyCode: true}}, tcp, false},
 	} {
 		tt.rule.IPv4, tt.rule.IPv6 = true, true
-		r := newRule(&tt.rule)
-		if got := r.matches(&tt.in); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
-		}
+		checkRule(t, tt.name, tt.rule, tt.in, tt.want)
 		tt.rule.IPv4, tt.rule.IPv6 = tt.in.Is6(), !tt.in.Is6()
-		if r := newRule(&tt.rule); r.matches(&tt.in) {
-			t.Errorf("%s: matches a family the rule does not exist for", tt.name)
-		}
+		checkRule(t, tt.name+", other family", tt.rule, tt.in, false)
 	}
 }

@@ -12,127 +12,147 @@ import (
 type Ruleset struct {
 	generation uint64
 	table      *trie.Table // address to ClassID
-	classes    []class
-	programs   []program
-	rules      []rule     // by RuleID; rules[0] matches nothing
-	infos      []RuleInfo // by RuleID
+	classes    []class     // by ClassID
+	ends       [][2]*program
+	signatures []*signature // by number; read for rare rules and for logs only
+	rules      []*rule      // by RuleID; rules[0] is nil
+	infos      []RuleInfo   // by RuleID
 
 	endpoints []EndpointInfo
 	byAddr    map[netip.Addr]uint32 // index into endpoints
 	protected [2][]netip.Addr       // by flow.Direction, sorted
-	hosts     map[string][HostChains][2]uint32
+	hosts     map[string][HostChains][2]*program
 	prefixes  int
+	programs  int
 }
 
+// class is what is known of an address.
 type class struct {
-	conflict, hosted bool
-	programs         [2]uint32
+	signature uint32 // number
+	end       uint32 // index into ends, or one of the two below
 }
 
+const (
+	endNotHosted = iota
+	endConflict
+	firstEnd // of those that have programs
+)
+
+// program decides for an endpoint and a direction.
 type program struct {
 	segments []*segment
 	final    Final
 }
 
-type segment struct {
-	rules []RuleID
-	end   RuleID
-}
-
-// subject is a flow with both ends resolved.
+// subject is a flow with both ends resolved, for matching one rule by itself.
 type subject struct {
 	flow.Tuple
-	src, dst ClassID
+	src, dst *signature
+}
+
+func (rs *Ruleset) subject(q *query) subject {
+	return subject{*q.tuple, rs.signatures[q.src.signature], rs.signatures[q.dst.signature]}
 }
 
 // Decide decides one flow. It allocates nothing.
 func (rs *Ruleset) Decide(t flow.Tuple) Decision {
-	if !decidable(t) {
+	if !decidable(&t) {
 		return Decision{Reason: InvalidTuple}
 	}
-	s := rs.resolve(t)
-	if rs.classes[s.src].conflict {
+	q := rs.resolve(&t)
+	if q.src.end == endConflict {
 		o := Outcome{Reason: AddressConflict}
 		return Decision{Reason: o.Reason, Side: flow.Egress, Egress: o}
 	}
-	if rs.classes[s.dst].conflict {
+	if q.dst.end == endConflict {
 		o := Outcome{Reason: AddressConflict}
 		return Decision{Reason: o.Reason, Side: flow.Ingress, Ingress: o}
 	}
-	if !rs.classes[s.src].hosted && !rs.classes[s.dst].hosted {
+	if q.src.end|q.dst.end == endNotHosted {
 		return Decision{Reason: NoLocalEndpoint}
 	}
 
 	d := Decision{Side: flow.Egress}
-	d.Egress = rs.side(&s, flow.Egress)
+	rs.side(&q, flow.Egress, &d.Egress)
 	if d.Egress.Verdict == Accept {
-		d.Ingress = rs.side(&s, flow.Ingress)
+		rs.side(&q, flow.Ingress, &d.Ingress)
 		if d.Ingress.Reason != NotHosted {
 			d.Side = flow.Ingress
+			d.Verdict, d.Reason = d.Ingress.Verdict, d.Ingress.Reason
+			return d
 		}
 	}
-	o := d.Outcome()
-	d.Verdict, d.Reason = o.Verdict, o.Reason
+	d.Verdict, d.Reason = d.Egress.Verdict, d.Egress.Reason
 	return d
 }
 
 // DecideSide decides one end alone: the sender's egress or the receiver's
 // ingress. Decide is both, egress first.
-func (rs *Ruleset) DecideSide(t flow.Tuple, dir flow.Direction) Outcome {
-	if !decidable(t) {
+func (rs *Ruleset) DecideSide(t flow.Tuple, dir flow.Direction) (o Outcome) {
+	if !decidable(&t) {
 		return Outcome{Reason: InvalidTuple}
 	}
-	s := rs.resolve(t)
-	if rs.classes[s.src].conflict || rs.classes[s.dst].conflict {
+	q := rs.resolve(&t)
+	if q.src.end == endConflict || q.dst.end == endConflict {
 		return Outcome{Reason: AddressConflict}
 	}
-	return rs.side(&s, dir)
+	rs.side(&q, dir&1, &o)
+	return o
 }
 
 // decidable is Valid, and neither address IPv4-mapped. A packet can carry a
 // mapped address on the wire, and such a packet must not slip past the rules of
 // either family.
-func decidable(t flow.Tuple) bool {
+func decidable(t *flow.Tuple) bool {
 	return t.Valid() && !t.Src.Is4In6() && !t.Dst.Is4In6()
 }
 
-func (rs *Ruleset) resolve(t flow.Tuple) subject {
-	return subject{t, ClassID(rs.table.Lookup(t.Src)), ClassID(rs.table.Lookup(t.Dst))}
+func (rs *Ruleset) resolve(t *flow.Tuple) query {
+	q := query{tuple: t}
+	q.src = rs.classes[rs.table.Lookup(t.Src)]
+	q.dst = rs.classes[rs.table.Lookup(t.Dst)]
+	q.group, q.x = point(t, t.Is6())
+	return q
 }
 
 // side runs the program of the end that dir names.
-func (rs *Ruleset) side(s *subject, dir flow.Direction) Outcome {
-	c := &rs.classes[s.dst]
+func (rs *Ruleset) side(q *query, dir flow.Direction, o *Outcome) {
+	self := q.dst.end
 	if dir == flow.Egress {
-		c = &rs.classes[s.src]
+		self = q.src.end
 	}
-	if !c.hosted {
-		return Outcome{Verdict: Accept, Reason: NotHosted}
+	if self < firstEnd {
+		o.Verdict, o.Reason = Accept, NotHosted
+		return
 	}
-	o, _ := rs.run(&rs.programs[c.programs[dir&1]], s)
-	return o
+	rs.run(rs.ends[self][dir], dir, q, o)
 }
 
 // run walks a program (spec section 5.2). undecided is true only where a host
 // chain leaves the flow to the next.
-func (rs *Ruleset) run(p *program, s *subject) (o Outcome, undecided bool) {
+func (rs *Ruleset) run(p *program, dir flow.Direction, q *query, o *Outcome) (undecided bool) {
+	peer := q.src.signature
+	if dir == flow.Egress {
+		peer = q.dst.signature
+	}
 	for _, seg := range p.segments {
-		id, logged := rs.match(seg, s)
+		answer, logged := seg.match(rs, q, peer)
 		o.Logged = o.Logged || logged
-		if id == 0 {
-			continue
+		if answer == noAnswer {
+			if seg.end == 0 {
+				continue
+			}
+			o.Rule, o.Reason = seg.end, EndOfTier
+			return false
 		}
-		switch rs.rules[id].action {
+		switch Action(answer & (1<<actionBits - 1)) {
 		case Pass:
 			continue
 		case Allow:
 			o.Verdict = Accept
 		}
-		o.Rule, o.Reason = id, ByRule
-		if id == seg.end {
-			o.Reason = EndOfTier
-		}
-		return o, false
+		o.Rule, o.Reason = seg.rules[answer>>actionBits], ByRule
+		return false
 	}
 	switch p.final {
 	case FinalAllow:
@@ -140,65 +160,55 @@ func (rs *Ruleset) run(p *program, s *subject) (o Outcome, undecided bool) {
 	case FinalOpen:
 		o.Verdict, o.Reason = Accept, NotHosted
 	case FinalUndecided:
-		return o, true
+		return true
 	default:
 		o.Reason = NoProfile
 	}
-	return o, false
-}
-
-// match gives the first rule of the segment that matches and does not merely
-// log; the segment's end if none does.
-func (rs *Ruleset) match(seg *segment, s *subject) (id RuleID, logged bool) {
-	for _, id := range seg.rules {
-		r := &rs.rules[id]
-		if !r.matches(s) {
-			continue
-		}
-		if r.action != Log {
-			return id, logged
-		}
-		logged = true
-	}
-	return seg.end, logged
+	return false
 }
 
 // LogRules appends the rules with action Log that the flow matches on its way to
 // a decision, egress first, and returns the extended slice. It repeats the work
-// of Decide and is meant for flows whose outcome says Logged.
+// of Decide, rule by rule, and is meant for flows whose outcome says Logged.
 func (rs *Ruleset) LogRules(t flow.Tuple, dst []RuleID) []RuleID {
 	d := rs.Decide(t)
 	if !d.Egress.Logged && !d.Ingress.Logged {
 		return dst
 	}
-	s := rs.resolve(t)
+	q := rs.resolve(&t)
+	s := rs.subject(&q)
 	if d.Egress.Logged {
-		dst = rs.logRules(&rs.programs[rs.classes[s.src].programs[flow.Egress]], &s, dst)
+		dst = rs.logRules(rs.ends[q.src.end][flow.Egress], &s, dst)
 	}
 	if d.Ingress.Logged {
-		dst = rs.logRules(&rs.programs[rs.classes[s.dst].programs[flow.Ingress]], &s, dst)
+		dst = rs.logRules(rs.ends[q.dst.end][flow.Ingress], &s, dst)
 	}
 	return dst
 }
 
 func (rs *Ruleset) logRules(p *program, s *subject, dst []RuleID) []RuleID {
 	for _, seg := range p.segments {
-		last := seg.end
-	segment:
-		for _, id := range seg.rules {
-			r := &rs.rules[id]
-			switch {
-			case !r.matches(s):
-			case r.action == Log:
-				dst = append(dst, id)
-			default:
-				last = id
-				break segment
-			}
-		}
-		if last != 0 && rs.rules[last].action != Pass {
+		id := rs.firstMatch(seg, s, func(log RuleID) { dst = append(dst, log) })
+		if id != 0 && (id == seg.end || rs.rules[id].action != Pass) {
 			return dst
 		}
 	}
 	return dst
+}
+
+// firstMatch gives the first rule of the segment that matches and does not merely
+// log, the segment's end if none does, by asking one rule after the other. It
+// calls log for those that log on the way.
+func (rs *Ruleset) firstMatch(seg *segment, s *subject, log func(RuleID)) RuleID {
+	for _, id := range seg.rules {
+		r := rs.rules[id]
+		switch {
+		case !r.matches(s):
+		case r.action == Log:
+			log(id)
+		default:
+			return id
+		}
+	}
+	return seg.end
 }

@@ -25,6 +25,10 @@
 //     starts over if one came between; the answer was therefore right at some
 //     moment during the call.
 //
+// A View is the table as it was at one moment. After one was taken, a change
+// copies what it would alter in place: the root, or the chunk of the hash. So a
+// View never changes and a reader of one meets none of the above.
+//
 // Names is an index of strings by prefix for the control plane, and Covers walks
 // the prefixes that cover each prefix of a list.
 package trie

@@ -17,15 +17,63 @@ const maxProbe4 = 256
 //	63 ... 32   31      28 ... 0
 //	address     taken   value, 0 if deleted
 type hosts4 struct {
-	table atomic.Pointer[table4]
-	live  int // addresses
-	taken int // slots that are not zero
-	seed  func() (uint64, uint64)
+	table  atomic.Pointer[table4]
+	frozen bool // a View has table
+	live   int  // addresses
+	taken  int  // slots that are not zero
+	seed   func() (uint64, uint64)
 }
 
+// table4 has its slots in chunks, so that what Views keep of a table shares most
+// of it with the table that goes on changing.
 type table4 struct {
-	slots        []uint64
+	size         int // slots
+	chunks       []atomic.Pointer[chunk4]
+	shared       []bool // chunks that a View has as well; nil for none
 	seed1, seed2 uint64
+}
+
+// chunk4 is a page of memory: copying one costs about as much as missing the
+// cache a few times.
+type chunk4 [1 << chunkBits4]uint64
+
+const (
+	chunkBits4 = 9
+	chunkMask4 = 1<<chunkBits4 - 1
+)
+
+func newTable4(size int) *table4 {
+	t := &table4{size: size, chunks: make([]atomic.Pointer[chunk4], (size+chunkMask4)>>chunkBits4)}
+	for i := range t.chunks {
+		t.chunks[i].Store(new(chunk4))
+	}
+	return t
+}
+
+// fork gives a table that shares every chunk with t until it writes to it.
+func (t *table4) fork() *table4 {
+	f := &table4{size: t.size, chunks: make([]atomic.Pointer[chunk4], len(t.chunks)), shared: make([]bool, len(t.chunks)), seed1: t.seed1, seed2: t.seed2}
+	for i := range t.chunks {
+		f.chunks[i].Store(t.chunks[i].Load())
+		f.shared[i] = true
+	}
+	return f
+}
+
+// slot gives a slot for reading.
+func (t *table4) slot(i int) *uint64 {
+	return &t.chunks[i>>chunkBits4].Load()[i&chunkMask4]
+}
+
+// set stores a slot, in a chunk that no View has.
+func (t *table4) set(i int, s uint64) {
+	c := &t.chunks[i>>chunkBits4]
+	if t.shared != nil && t.shared[i>>chunkBits4] {
+		own := *c.Load()
+		c.Store(&own)
+		t.shared[i>>chunkBits4] = false
+	}
+	atomic.StoreUint64(&c.Load()[i&chunkMask4], s)
 }
 
 const (
@@ -44,11 +92,11 @@ func (t *table4) hash(addr uint32) uint64 {
 // that the number of slots need be no power of two and the table stays dense
 // enough to be cached.
 func (t *table4) home(addr uint32) int {
-	return int(t.hash(addr) * uint64(len(t.slots)) >> 32)
+	return int(t.hash(addr) * uint64(t.size) >> 32)
 }
 
 func (t *table4) next(i int) int {
-	if i++; i == len(t.slots) {
+	if i++; i == t.size {
 		return 0
 	}
 	return i
@@ -58,7 +106,7 @@ func (t *table4) next(i int) int {
 func (t *table4) get(addr uint32) uint32 {
 	i := t.home(addr)
 	for range maxProbe4 {
-		s := atomic.LoadUint64(&t.slots[i])
+		s := atomic.LoadUint64(t.slot(i))
 		if uint32(s>>32) == addr || s == 0 {
 			return uint32(s) & payload
 		}
@@ -67,67 +115,80 @@ func (t *table4) get(addr uint32) uint32 {
 	return 0
 }
 
-// locate gives the slot of addr, or a slot where it may be put, or nil where it
+// locate gives the slot of addr, or a slot where it may be put, or -1 where it
 // would be too far from its place. A deleted slot may be taken for any address:
 // key and value change together.
-func (t *table4) locate(addr uint32) (slot *uint64, found bool) {
+func (t *table4) locate(addr uint32) (slot int, found bool) {
 	i := t.home(addr)
+	slot = -1
 	for range maxProbe4 {
-		s := &t.slots[i]
+		s := *t.slot(i)
 		switch {
-		case *s == 0:
-			if slot == nil {
-				slot = s
+		case s == 0:
+			if slot < 0 {
+				slot = i
 			}
 			return slot, false
-		case uint32(*s>>32) == addr:
-			return s, true
-		case *s&payload == 0 && slot == nil:
-			slot = s
+		case uint32(s>>32) == addr:
+			return i, true
+		case s&payload == 0 && slot < 0:
+			slot = i
 		}
 		i = t.next(i)
 	}
 	return slot, false
 }
 
+// writable gives the table for a change.
+func (h *hosts4) writable() *table4 {
+	t := h.table.Load()
+	if h.frozen && t != nil {
+		t = t.fork()
+		h.table.Store(t)
+	}
+	h.frozen = false
+	return t
+}
+
 // put gives an address its value and tells whether the address is new.
 func (h *hosts4) put(addr, v uint32) bool {
-	t := h.table.Load()
-	if t == nil || (h.taken+1)*3 > len(t.slots)*2 {
+	t := h.writable()
+	if t == nil || (h.taken+1)*3 > t.size*2 {
 		t = h.rebuild(minSlots4)
 	}
 	slot, _ := t.locate(addr)
-	for slot == nil {
-		t = h.rebuild(2 * len(t.slots))
+	for slot < 0 {
+		t = h.rebuild(2 * t.size)
 		slot, _ = t.locate(addr)
 	}
-	fresh := *slot&payload == 0
-	if *slot == 0 {
+	old := *t.slot(slot)
+	fresh := old&payload == 0
+	if old == 0 {
 		h.taken++
 	}
 	if fresh {
 		h.live++
 	}
-	atomic.StoreUint64(slot, uint64(addr)<<32|taken4|uint64(v))
+	t.set(slot, uint64(addr)<<32|taken4|uint64(v))
 	return fresh
 }
 
 // remove takes an address out and tells whether it was there.
 func (h *hosts4) remove(addr uint32) bool {
-	t := h.table.Load()
+	t := h.writable()
 	if t == nil {
 		return false
 	}
 	slot, found := t.locate(addr)
-	if !found || *slot&payload == 0 {
+	if !found || *t.slot(slot)&payload == 0 {
 		return false
 	}
-	atomic.StoreUint64(slot, uint64(addr)<<32|taken4)
+	t.set(slot, uint64(addr)<<32|taken4)
 	h.live--
 	if h.live == 0 {
 		h.taken = 0
 		h.table.Store(nil)
-	} else if len(t.slots) > minSlots4 && h.live*8 < len(t.slots) {
+	} else if t.size > minSlots4 && h.live*8 < t.size {
 		h.rebuild(minSlots4)
 	}
 	return true
@@ -139,13 +200,14 @@ func (h *hosts4) rebuild(size int) *table4 {
 	old := h.table.Load()
 	size = max(size, h.live*9/4)
 	for ; ; size *= 2 {
-		t := &table4{slots: make([]uint64, size)}
+		t := newTable4(size)
 		t.seed1, t.seed2 = h.newSeed()
 		if !t.fill(old) {
 			continue
 		}
 		h.taken = h.live
 		h.table.Store(t)
+		h.frozen = false
 		return t
 	}
 }
@@ -162,15 +224,16 @@ func (t *table4) fill(old *table4) bool {
 	if old == nil {
 		return true
 	}
-	for _, s := range old.slots {
+	for i := range old.size {
+		s := *old.slot(i)
 		if s&payload == 0 {
 			continue
 		}
 		slot, _ := t.locate(uint32(s >> 32))
-		if slot == nil {
+		if slot < 0 {
 			return false
 		}
-		*slot = s
+		t.set(slot, s)
 	}
 	return true
 }
@@ -180,8 +243,8 @@ func (h *hosts4) each(f func(hi, lo uint64, length int, v uint32)) {
 	if t == nil {
 		return
 	}
-	for _, s := range t.slots {
-		if s&payload != 0 {
+	for i := range t.size {
+		if s := *t.slot(i); s&payload != 0 {
 			f(s>>32<<32, 0, 32, uint32(s)&payload)
 		}
 	}

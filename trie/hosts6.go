@@ -16,10 +16,11 @@ const maxProbe6 = 64
 // so a place belongs to its address until the table is built anew: the value is
 // stored last, and 0 means deleted or not there yet.
 type hosts6 struct {
-	table atomic.Pointer[table6]
-	live  int // addresses
-	taken int // places in use, deleted ones included
-	seed  func() (uint64, uint64)
+	table  atomic.Pointer[table6]
+	frozen bool // a View has table
+	live   int  // addresses
+	taken  int  // places in use, deleted ones included
+	seed   func() (uint64, uint64)
 }
 
 // bucket is one cache line: three upper halves, three lower halves, then
@@ -30,9 +31,53 @@ type hosts6 struct {
 // full says that some address had to go to a later bucket.
 type bucket [8]uint64
 
+// table6 has its buckets in chunks, as table4 has its slots.
 type table6 struct {
-	buckets      []bucket // a power of two
+	size         int // buckets, a power of two
+	chunks       []atomic.Pointer[chunk6]
+	shared       []bool // chunks that a View has as well; nil for none
 	seed1, seed2 uint64
+}
+
+type chunk6 [1 << chunkBits6]bucket
+
+const (
+	chunkBits6 = 6
+	chunkMask6 = 1<<chunkBits6 - 1
+)
+
+func newTable6(size int) *table6 {
+	t := &table6{size: size, chunks: make([]atomic.Pointer[chunk6], (size+chunkMask6)>>chunkBits6)}
+	for i := range t.chunks {
+		t.chunks[i].Store(new(chunk6))
+	}
+	return t
+}
+
+// fork gives a table that shares every chunk with t until it writes to it.
+func (t *table6) fork() *table6 {
+	f := &table6{size: t.size, chunks: make([]atomic.Pointer[chunk6], len(t.chunks)), shared: make([]bool, len(t.chunks)), seed1: t.seed1, seed2: t.seed2}
+	for i := range t.chunks {
+		f.chunks[i].Store(t.chunks[i].Load())
+		f.shared[i] = true
+	}
+	return f
+}
+
+// bucket gives a bucket for reading.
+func (t *table6) bucket(i uint64) *bucket {
+	return &t.chunks[i>>chunkBits6].Load()[i&chunkMask6]
+}
+
+// own gives a bucket for writing, in a chunk that no View has.
+func (t *table6) own(i uint64) *bucket {
+	c := &t.chunks[i>>chunkBits6]
+	if t.shared != nil && t.shared[i>>chunkBits6] {
+		own := *c.Load()
+		c.Store(&own)
+		t.shared[i>>chunkBits6] = false
+	}
+	return &c.Load()[i&chunkMask6]
 }
 
 const (
@@ -50,14 +95,14 @@ func (t *table6) hash(hi, lo uint64) uint64 {
 
 // get gives the value of an address, or 0.
 func (t *table6) get(hi, lo uint64) uint32 {
-	mask := uint64(len(t.buckets) - 1)
+	mask := uint64(t.size - 1)
 	first := t.hash(hi, lo) & mask
 	for i := first; i < first+maxProbe6; i++ {
 		// Which of three places an address has is a coin the processor cannot
 		// predict: select without branches. Values come before keys: the key of a
 		// value that is there is complete, while places that are empty or half
 		// written may seem to match, with value 0.
-		b := &t.buckets[i&mask]
+		b := t.bucket(i & mask)
 		values, last := atomic.LoadUint64(&b[6]), atomic.LoadUint64(&b[7])
 		v, v1, v2 := values, values>>32, last
 		if (atomic.LoadUint64(&b[0])^hi)|(atomic.LoadUint64(&b[3])^lo) != 0 {
@@ -91,32 +136,33 @@ func (b *bucket) setValue(place int, v uint32) {
 
 func (b *bucket) taken() int { return int(b[7] >> 32 & placesMask) }
 
-// locate gives the place of an address, or the first free one (found is then
-// false), or nil where that would be too far.
-func (t *table6) locate(hi, lo uint64) (b *bucket, place int, found bool) {
-	mask := uint64(len(t.buckets) - 1)
+// locate gives the bucket and place of an address, or the first free one (found
+// is then false), or place -1 where that would be too far.
+func (t *table6) locate(hi, lo uint64) (at uint64, place int, found bool) {
+	mask := uint64(t.size - 1)
 	first := t.hash(hi, lo) & mask
 	for i := first; i < first+maxProbe6; i++ {
-		b := &t.buckets[i&mask]
+		b := t.bucket(i & mask)
 		n := b.taken()
 		for p := range n {
 			if b[p] == hi && b[3+p] == lo {
-				return b, p, true
+				return i & mask, p, true
 			}
 		}
 		if n < places {
-			return b, n, false
+			return i & mask, n, false
 		}
 	}
-	return nil, 0, false
+	return 0, -1, false
 }
 
 // add puts a new address into the table and tells whether it found a place.
 func (t *table6) add(hi, lo uint64, v uint32) bool {
-	b, place, _ := t.locate(hi, lo)
-	if b == nil {
+	at, place, _ := t.locate(hi, lo)
+	if place < 0 {
 		return false
 	}
+	b := t.own(at)
 	atomic.StoreUint64(&b[place], hi)
 	atomic.StoreUint64(&b[3+place], lo)
 	atomic.StoreUint64(&b[7], b[7]+onePlace)
@@ -124,21 +170,33 @@ func (t *table6) add(hi, lo uint64, v uint32) bool {
 
 	// Only now, so that the address is there before readers are sent past the
 	// full buckets; until then they find nothing, as before.
-	mask := uint64(len(t.buckets) - 1)
-	for i := t.hash(hi, lo) & mask; &t.buckets[i&mask] != b; i++ {
-		w := &t.buckets[i&mask][7]
-		if *w&full == 0 {
+	mask := uint64(t.size - 1)
+	for i := t.hash(hi, lo) & mask; i != at; i = (i + 1) & mask {
+		if t.bucket(i)[7]&full == 0 {
+			w := &t.own(i)[7]
 			atomic.StoreUint64(w, *w|full)
 		}
 	}
 	return true
 }
 
+// writable gives the table for a change.
+func (h *hosts6) writable() *table6 {
+	t := h.table.Load()
+	if h.frozen && t != nil {
+		t = t.fork()
+		h.table.Store(t)
+	}
+	h.frozen = false
+	return t
+}
+
 // put gives an address its value and tells whether the address is new.
 func (h *hosts6) put(hi, lo uint64, v uint32) bool {
-	t := h.table.Load()
+	t := h.writable()
 	if t != nil {
-		if b, place, found := t.locate(hi, lo); found {
+		if at, place, found := t.locate(hi, lo); found {
+			b := t.own(at)
 			fresh := b.value(place) == 0
 			if fresh {
 				h.live++
@@ -147,11 +205,11 @@ func (h *hosts6) put(hi, lo uint64, v uint32) bool {
 			return fresh
 		}
 	}
-	if t == nil || (h.taken+1)*8 > len(t.buckets)*places*5 {
+	if t == nil || (h.taken+1)*8 > t.size*places*5 {
 		t = h.rebuild(minBuckets6)
 	}
 	for !t.add(hi, lo, v) {
-		t = h.rebuild(2 * len(t.buckets))
+		t = h.rebuild(2 * t.size)
 	}
 	h.taken++
 	h.live++
@@ -160,20 +218,20 @@ func (h *hosts6) put(hi, lo uint64, v uint32) bool {
 
 // remove takes an address out and tells whether it was there.
 func (h *hosts6) remove(hi, lo uint64) bool {
-	t := h.table.Load()
+	t := h.writable()
 	if t == nil {
 		return false
 	}
-	b, place, found := t.locate(hi, lo)
-	if !found || b.value(place) == 0 {
+	at, place, found := t.locate(hi, lo)
+	if !found || t.bucket(at).value(place) == 0 {
 		return false
 	}
-	b.setValue(place, 0)
+	t.own(at).setValue(place, 0)
 	h.live--
 	if h.live == 0 {
 		h.taken = 0
 		h.table.Store(nil)
-	} else if len(t.buckets) > minBuckets6 && h.live*3 < len(t.buckets) {
+	} else if t.size > minBuckets6 && h.live*3 < t.size {
 		h.rebuild(minBuckets6)
 	}
 	return true
@@ -187,13 +245,14 @@ func (h *hosts6) rebuild(size int) *table6 {
 		size *= 2
 	}
 	for ; ; size *= 2 {
-		t := &table6{buckets: make([]bucket, size)}
+		t := newTable6(size)
 		t.seed1, t.seed2 = h.newSeed()
 		if !t.fill(old) {
 			continue
 		}
 		h.taken = h.live
 		h.table.Store(t)
+		h.frozen = false
 		return t
 	}
 }
@@ -215,8 +274,8 @@ func (t *table6) each(f func(hi, lo uint64, v uint32)) {
 	if t == nil {
 		return
 	}
-	for i := range t.buckets {
-		b := &t.buckets[i]
+	for i := range t.size {
+		b := t.bucket(uint64(i))
 		for p := range b.taken() {
 			if v := b.value(p); v != 0 {
 				f(b[p], b[3+p], v)

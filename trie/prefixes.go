@@ -16,6 +16,7 @@ type prefixes struct {
 	used    int  // blocks of work written so far
 	garbage int  // of these, blocks that nothing leads to
 	rewrite bool // write every node, changed or not
+	frozen  bool // a View has work: its root must not change
 
 	hosts   int               // single addresses in the hash of this family
 	hostsIn [256]*[256]uint32 // of these, by first and second octet
@@ -75,6 +76,7 @@ func (x *prefixes) each(f func(hi, lo uint64, length int, v uint32)) {
 
 // publish shows readers the change of a prefix with that first octet.
 func (x *prefixes) publish(octet uint8, length int) {
+	x.thaw()
 	x.paint(int(octet), 1<<(8-min(length, 8)))
 	x.changes.Add(1)
 	if live := x.used - x.garbage; x.garbage > live/2+slack {
@@ -193,6 +195,17 @@ func (x *prefixes) alloc(count int) uint32 {
 	return uint32(at)
 }
 
+// thaw makes a root that may change. Blocks stay shared with Views: those that
+// roots lead to never change, and new ones come after all of them.
+func (x *prefixes) thaw() {
+	if !x.frozen {
+		return
+	}
+	x.frozen = false
+	x.work = &image{blocks: x.work.blocks, root: x.work.root}
+	x.image.Store(x.work)
+}
+
 // replaceWork copies the image as it is into one with room for capacity blocks.
 // The words stay true, so readers may use either.
 func (x *prefixes) replaceWork(capacity int) {
@@ -214,7 +227,7 @@ func (x *prefixes) compact(live int) {
 	x.used = 0
 	x.rewrite = true
 	x.paint(0, 256)
-	x.rewrite = false
+	x.rewrite, x.frozen = false, false
 	x.garbage = 0
 	x.image.Store(x.work)
 }
@@ -231,6 +244,7 @@ func (x *prefixes) countHost(first uint16) {
 	}
 	x.hosts++
 	if (*page)[first&255]++; (*page)[first&255] == 1 {
+		x.thaw()
 		w := &x.work.root[first]
 		atomic.StoreUint32(w, *w|hostsHere)
 	}
@@ -241,6 +255,7 @@ func (x *prefixes) uncountHost(first uint16) {
 	count := &x.hostsIn[first>>8][first&255]
 	x.hosts--
 	if *count--; *count == 0 {
+		x.thaw()
 		w := &x.work.root[first]
 		atomic.StoreUint32(w, *w&^hostsHere)
 	}
@@ -260,7 +275,7 @@ func (x *prefixes) dropImageIfEmpty() {
 		return
 	}
 	x.image.Store(nil)
-	x.work, x.top = nil, nil
+	x.work, x.top, x.frozen = nil, nil, false
 	x.used, x.garbage = 0, 0
 	x.hostsIn = [256]*[256]uint32{}
 }

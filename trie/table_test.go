@@ -245,10 +245,10 @@ func TestMemoryFollowsContents(t *testing.T) {
 		table.Delete(p)
 	}
 	checkInside(t, &table)
-	if got := len(table.hosts4.table.Load().slots); got > 8*25 {
+	if got := table.hosts4.table.Load().size; got > 8*25 {
 		t.Errorf("25 IPv4 addresses keep %d slots", got)
 	}
-	if got := len(table.hosts6.table.Load().buckets); got > 8*25 {
+	if got := table.hosts6.table.Load().size; got > 8*25 {
 		t.Errorf("25 IPv6 addresses keep %d buckets", got)
 	}
 	for _, x := range []*prefixes{&table.v4, &table.v6} {
@@ -291,7 +291,7 @@ func TestChurnKeepsSize(t *testing.T) {
 		}
 	}
 	checkInside(t, &table)
-	if slots, buckets := len(table.hosts4.table.Load().slots), len(table.hosts6.table.Load().buckets); slots > 4*window || buckets > 4*window/places {
+	if slots, buckets := table.hosts4.table.Load().size, table.hosts6.table.Load().size; slots > 4*window || buckets > 4*window/places {
 		t.Errorf("%d addresses take %d slots and %d buckets", window, slots, buckets)
 	}
 	if table.Len() != 3*window {
@@ -326,8 +326,8 @@ func TestCollisions4(t *testing.T) {
 			t.Errorf("lookup %s = %d, want %d", addr4(a), got, i+1)
 		}
 	}
-	if now := table.hosts4.table.Load(); now.seed1 == bad.seed1 || len(now.slots) > 16*len(addrs) {
-		t.Errorf("seed %d, %d slots: the table did not move to another seed", now.seed1, len(now.slots))
+	if now := table.hosts4.table.Load(); now.seed1 == bad.seed1 || now.size > 16*len(addrs) {
+		t.Errorf("seed %d, %d slots: the table did not move to another seed", now.seed1, now.size)
 	}
 	for _, a := range addrs {
 		table.Delete(netip.PrefixFrom(addr4(a), 32))
@@ -361,8 +361,8 @@ func TestCollisions6(t *testing.T) {
 			t.Errorf("lookup %s = %d, want %d", addr6(net, a), got, i+1)
 		}
 	}
-	if now := table.hosts6.table.Load(); now.seed1 == bad.seed1 || len(now.buckets) > 16*len(addrs) {
-		t.Errorf("seed %d, %d buckets: the table did not move to another seed", now.seed1, len(now.buckets))
+	if now := table.hosts6.table.Load(); now.seed1 == bad.seed1 || now.size > 16*len(addrs) {
+		t.Errorf("seed %d, %d buckets: the table did not move to another seed", now.seed1, now.size)
 	}
 	for _, a := range addrs {
 		table.Delete(netip.PrefixFrom(addr6(net, a), 128))

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/postern-project/postern/bench/gen"
+	"github.com/postern-project/postern/bench/measure"
+)
+
+const decideRounds = 25
+
+// decisions measures whole clusters of growing numbers of rules, side by side.
+func decisions(r *report) error {
+	for _, security := range []bool{false, true} {
+		name := "decide"
+		if security {
+			name = "decide-security"
+		}
+		if err := decideCluster(r, name, security); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The targets are for 10,002 rules; the flat curve is held between 1,002 and
+// 100,008.
+func decideCluster(r *report, name string, security bool) error {
+	sizes := []int{11, 103, 1_002, 10_002, 100_008}
+	const small, middle, large = 2, 3, 4
+	var contests []*contest
+	for _, rules := range sizes {
+		w := gen.Cluster(rules, security)
+		c, err := newContest(w, gen.Zipf(w.Flows))
+		if err != nil {
+			return fmt.Errorf("%d rules: %w", rules, err)
+		}
+		contests = append(contests, c)
+	}
+	const each = 5 // contestants of a size
+	var contestants []measure.Contestant
+	for _, c := range contests {
+		contestants = append(contestants, c.decide(), walk(c, c.linear, len(c.stream)), walk(c, c.full, len(c.stream)), c.lookUp(), c.evaluate(200))
+	}
+	times := measure.Turns(decideRounds, contestants)
+	for i, rules := range sizes {
+		of := times[i*each:]
+		ns, ratio, allocs := none, none, none
+		if i == middle {
+			ns, ratio, allocs = atMost(50), atMost(0.6), atMost(0)
+		}
+		prefix := fmt.Sprintf("%s/%d", name, rules)
+		r.add(prefix+"/engine-ns", of[0], ns)
+		r.add(prefix+"/linear-ns", of[1], none)
+		r.add(prefix+"/linear-full-sets-ns", of[2], none)
+		r.add(prefix+"/lookups-ns", of[3], none)
+		r.add(prefix+"/naive-ns", of[4], none)
+		r.add(prefix+"/x-linear", of[0]/of[1], ratio)
+		r.add(prefix+"/allocs", contests[i].allocs(), allocs)
+	}
+	r.add(name+"/x-100008-of-1002", times[large*each]/times[small*each], atMost(1.4))
+	if !security {
+		r.add(name+"/10002/x-two-workers", twoWorkers(contests[middle].decide()), atLeast(1.9))
+	}
+	return nil
+}
+
+// twoWorkers gives how many times the decisions of one worker two make at once.
+// It counts by processor time of the two threads: what is lost to other processes
+// is not counted, what they lose to each other is.
+func twoWorkers(c measure.Contestant) float64 {
+	const rounds, runs = 15, 16
+	var ratios []float64
+	for range rounds {
+		alone := perSecond(c, runs)
+		var both [2]float64
+		var start, wait sync.WaitGroup
+		start.Add(2)
+		for w := range both {
+			wait.Go(func() {
+				start.Done()
+				start.Wait()
+				both[w] = perSecond(c, runs)
+			})
+		}
+		wait.Wait()
+		ratios = append(ratios, (both[0]+both[1])/alone)
+	}
+	return measure.Median(ratios)
+}
+
+func perSecond(c measure.Contestant, runs int) float64 {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	c.Run(0)
+	start := measure.ThreadTime()
+	for range runs {
+		c.Run(0)
+	}
+	return float64(runs*c.Ops) / (measure.ThreadTime() - start).Seconds()
+}

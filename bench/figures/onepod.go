@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/postern-project/postern/bench/gen"
+	"github.com/postern-project/postern/bench/measure"
+)
+
+// onePod measures worlds in which all rules apply to one pod. The targets are 1.2
+// times the ratios that the prototype of the engine reached. It was given
+// identities and was compared with a walk over full sets, so these ratios are
+// taken without the tuple and the two look-ups, which both sides share.
+func onePod(r *report) error {
+	for _, size := range []struct {
+		rules, walks int // walks is how many decisions the linear walk makes a turn
+		prototype    float64
+	}{
+		{10, gen.StreamLen, 11.6 / 34.6},
+		{100, gen.StreamLen, 0},
+		{1_000, 8192, 19.0 / 2_635},
+		{10_000, 1024, 55.2 / 61_480},
+		{100_000, 128, 522.0 / 527_993},
+	} {
+		w := gen.OnePod(size.rules)
+		c, err := newContest(w, gen.Uniform(w.Flows))
+		if err != nil {
+			return fmt.Errorf("%d rules: %w", size.rules, err)
+		}
+		times := measure.Turns(decideRounds, []measure.Contestant{c.decide(), walk(c, c.linear, size.walks), walk(c, c.full, size.walks), c.lookUp()})
+		engine, linear, full, lookups := times[0], times[1], times[2], times[3]
+		limit := none
+		if size.prototype > 0 {
+			limit = atMost(1.2 * size.prototype)
+		}
+		prefix := fmt.Sprintf("onepod/%d", size.rules)
+		r.add(prefix+"/engine-ns", engine, none)
+		r.add(prefix+"/linear-ns", linear, none)
+		r.add(prefix+"/linear-full-sets-ns", full, none)
+		r.add(prefix+"/lookups-ns", lookups, none)
+		r.add(prefix+"/x-linear", engine/linear, none)
+		r.add(prefix+"/rules-only-x-linear", (engine-lookups)/(linear-lookups), none)
+		r.add(prefix+"/rules-only-x-linear-full-sets", (engine-lookups)/(full-lookups), limit)
+	}
+	return nil
+}

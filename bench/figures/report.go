@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// figure is one measured value. Its name ends in its unit: ns, us, ms, MB, B, or x
+// for a ratio.
+type figure struct {
+	name    string
+	value   float64
+	target  target
+	pending bool
+}
+
+// target is a bound; the zero target is none.
+type target struct {
+	relation string // "<=" or ">="
+	bound    float64
+}
+
+var none target
+
+func atMost(bound float64) target  { return target{"<=", bound} }
+func atLeast(bound float64) target { return target{">=", bound} }
+
+func (t target) String() string {
+	if t == none {
+		return "-"
+	}
+	return t.relation + number(t.bound)
+}
+
+func (f *figure) state() string {
+	switch {
+	case f.pending:
+		return "pending"
+	case f.target == none:
+		return "info"
+	case f.target.relation == "<=" && f.value <= f.target.bound, f.target.relation == ">=" && f.value >= f.target.bound:
+		return "ok"
+	}
+	return "short"
+}
+
+func (f *figure) valueText() string {
+	if f.pending {
+		return "-"
+	}
+	return number(f.value)
+}
+
+// number prints three significant digits, and integers in full.
+func number(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+type report struct {
+	start   time.Time
+	figures []figure
+}
+
+func newReport() *report { return &report{start: time.Now()} }
+
+func (r *report) add(name string, value float64, t target) {
+	r.figures = append(r.figures, figure{name: name, value: value, target: t})
+}
+
+// pending adds a figure that nothing measures yet: it must not look met.
+func (r *report) pending(name string, t target) {
+	r.figures = append(r.figures, figure{name: name, target: t, pending: true})
+}
+
+func (r *report) met() bool {
+	for i := range r.figures {
+		if s := r.figures[i].state(); s == "short" || s == "pending" {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *report) print(w io.Writer) {
+	for i := range r.figures {
+		f := &r.figures[i]
+		fmt.Fprintln(w, f.name, f.valueText(), f.target, f.state())
+	}
+}
+
+// The table lies between these lines; the rest of the file is written by hand.
+const (
+	beginTable = "<!-- begin: written by make bench -->\n"
+	endTable   = "<!-- end: written by make bench -->\n"
+)
+
+func (r *report) write(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the page: %w", err)
+	}
+	before, rest, ok1 := bytes.Cut(text, []byte(beginTable))
+	_, after, ok2 := bytes.Cut(rest, []byte(endTable))
+	if !ok1 || !ok2 {
+		return fmt.Errorf("%s: the lines that mark the table are missing", path)
+	}
+	page := string(before) + beginTable + r.table() + endTable + string(after)
+	if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+		return fmt.Errorf("write the page: %w", err)
+	}
+	return nil
+}
+
+func (r *report) table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s, commit %s, %s, %s %s/%s, GOMAXPROCS %d, took %s\n\n", r.start.Format(time.DateOnly), commit(), cpuModel(),
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), time.Since(r.start).Round(time.Second))
+	fmt.Fprintln(&b, "| figure | value | target | |\n|---|---:|---:|---|")
+	for i := range r.figures {
+		f := &r.figures[i]
+		state := f.state()
+		if state == "info" {
+			state = ""
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", f.name, f.valueText(), strings.Trim(f.target.String(), "-"), state)
+	}
+	fmt.Fprintln(&b)
+	return b.String()
+}
+
+// commit names what was measured.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func cpuModel() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return "unknown processor"
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown processor"
+}

@@ -1,0 +1,266 @@
+package filter
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+
+	"github.com/postern-project/postern/filter/flow"
+)
+
+// bounds limit what a segment takes in memory, so that rules, peers and ports are
+// added and never multiplied.
+type bounds struct {
+	// merged is how many intervals of rules for every peer are repeated in the rows
+	// of peers that have rules of their own. Above it they get a lane with a single
+	// row, which costs one more row to look at.
+	merged int
+	// A lane may take words (of 8 bytes), plus so many for each interval that its
+	// rules state and each signature there is.
+	words, perInterval, perSignature int
+	// lanes bounds the lanes of a segment. Rules that are left are matched one by
+	// one.
+	lanes int
+}
+
+// usualBounds are far above what policies that people write come near (a few rows
+// of a few intervals each), so that those have one lane; they allow some 16 times
+// the memory of the rules themselves.
+var usualBounds = bounds{merged: 32, words: 4096, perInterval: 16, perSignature: 16, lanes: 16}
+
+// part is a rule in the making of a segment.
+type part struct {
+	answer uint32
+	rule   *rule
+	peer   term
+	boxes  []box
+	// offers is set if the points depend on what the peer offers; boxes are those
+	// of a peer that offers nothing.
+	offers bool
+}
+
+// compile makes the segment of rules, given by position, for an endpoint of that
+// signature; nil is an endpoint that is not known (host endpoints).
+func (b *builder) compile(rules []RuleID, end RuleID, dir flow.Direction, self *signature) *segment {
+	var parts, logs []part
+	var rest aside
+	for position, id := range rules {
+		r := b.rules[id]
+		own, peer := r.dst, r.src
+		if dir == flow.Egress {
+			own, peer = peer, own
+		}
+		p := part{answer: answerOf(position, r.action), rule: r, peer: peer, boxes: r.boxes}
+		named := r.more != nil && r.more.dst.named()
+		switch {
+		case self != nil && !self.holds(own):
+			continue
+		case r.more != nil && r.more.src.stated(), self == nil && own != 0, self == nil && named && dir == flow.Ingress:
+			rest.rules = append(rest.rules, kept{p.answer, r})
+			continue
+		case named && dir == flow.Ingress:
+			p.boxes = boxesOf(r, self)
+		case named:
+			p.offers = true
+		}
+		switch {
+		case len(p.boxes) == 0 && !p.offers:
+		case r.action == Log:
+			logs = append(logs, p)
+		default:
+			parts = append(parts, p)
+		}
+	}
+	seg := &segment{rules: rules, end: end}
+	lanes, left := b.lanes(parts)
+	moreLogs, leftLogs := b.lanes(logs)
+	for _, p := range slices.Concat(left, leftLogs) {
+		rest.rules = append(rest.rules, kept{p.answer, p.rule})
+	}
+	slices.SortFunc(rest.rules, func(a, b kept) int { return cmp.Compare(a.answer, b.answer) })
+	seg.lane, rest.lanes, rest.logs = lanes[0], lanes[1:], moreLogs
+	if len(logs) == 0 {
+		rest.logs = nil
+	}
+	if len(rest.lanes)+len(rest.logs)+len(rest.rules) > 0 {
+		seg.aside = &rest
+	}
+	return seg
+}
+
+// lanes makes the lanes of some rules, at least one, and gives those that are
+// left when there are too many.
+func (b *builder) lanes(parts []part) (lanes []lane, left []part) {
+	var wild, some []part
+	merged := 0
+	for _, p := range parts {
+		if p.peer == 0 && !p.offers {
+			wild = append(wild, p)
+			merged += len(p.boxes)
+		} else {
+			some = append(some, p)
+		}
+	}
+	if merged > b.bounds.merged && len(some) > 0 {
+		l, _ := b.lane(wild, 0)
+		lanes = append(lanes, l)
+		parts = some
+	}
+	for len(lanes) == 0 || len(parts) > 0 {
+		if len(lanes) == b.bounds.lanes {
+			return lanes, parts
+		}
+		n := len(parts)
+		l, ok := b.lane(parts, b.limit(parts))
+		for !ok {
+			n = (n + 1) / 2
+			limit := b.limit(parts[:n])
+			if n == 1 {
+				limit = 0
+			}
+			l, ok = b.lane(parts[:n], limit)
+		}
+		lanes, parts = append(lanes, l), parts[n:]
+	}
+	slices.SortFunc(lanes, func(a, b lane) int { return cmp.Compare(a.least, b.least) })
+	return lanes, nil
+}
+
+// limit is the number of words a lane of these rules may take.
+func (b *builder) limit(parts []part) int {
+	intervals := 0
+	for _, p := range parts {
+		intervals += len(p.boxes)
+	}
+	return b.bounds.words + b.bounds.perInterval*intervals + b.bounds.perSignature*len(b.signatures)
+}
+
+// lane makes one lane, unless it would take more words than the limit; 0 is no
+// limit.
+func (b *builder) lane(parts []part, limit int) (l lane, ok bool) {
+	l.least = noAnswer
+	if len(parts) > 0 {
+		l.least = parts[0].answer
+	}
+	wild := b.wild[:0]
+	for i, p := range parts {
+		if p.peer == 0 {
+			wild = append(wild, int32(i))
+		} else {
+			for _, s := range b.terms[p.peer] {
+				b.touch(s)
+				b.lists[s] = append(b.lists[s], int32(i))
+			}
+		}
+		if p.peer == 0 && p.offers {
+			for _, set := range p.rule.more.dst.sets(nil) {
+				for _, s := range b.sets[set] {
+					b.touch(s)
+				}
+			}
+		}
+	}
+	b.wild = wild
+	defer b.untouch()
+
+	l.rest = b.row(parts, wild, nil)
+	words := l.rest.words()
+	clear(b.memo)
+	slices.Sort(b.touched)
+	for _, s := range b.touched {
+		r, fresh := b.rowOf(parts, s)
+		if fresh {
+			if words += r.words(); limit > 0 && words > limit {
+				return lane{}, false
+			}
+		}
+		b.found = append(b.found, r)
+	}
+	l.pages = b.pages(l.rest)
+	return l, true
+}
+
+func (b *builder) touch(signature uint32) {
+	if !b.isTouched[signature] {
+		b.isTouched[signature] = true
+		b.touched = append(b.touched, signature)
+	}
+}
+
+func (b *builder) untouch() {
+	for _, s := range b.touched {
+		b.isTouched[s] = false
+		b.lists[s] = b.lists[s][:0]
+	}
+	b.touched, b.found = b.touched[:0], b.found[:0]
+}
+
+// rowOf gives the row of a signature; fresh tells whether the lane had none like
+// it before.
+func (b *builder) rowOf(parts []part, number uint32) (r *row, fresh bool) {
+	s, own := b.signatures[number], b.lists[number]
+	b.memoKey = b.memoKey[:0]
+	for _, i := range own {
+		b.memoKey = binary.LittleEndian.AppendUint32(b.memoKey, uint32(i))
+	}
+	merged := append(append(b.merged[:0], b.wild...), own...)
+	if len(b.wild) > 0 {
+		slices.Sort(merged)
+	}
+	b.merged = merged
+	if slices.ContainsFunc(merged, func(i int32) bool { return parts[i].offers }) && len(s.offer) > 0 {
+		return b.row(parts, merged, s), true
+	}
+	if r = b.memo[string(b.memoKey)]; r != nil {
+		return r, false
+	}
+	r = b.row(parts, merged, s)
+	b.memo[string(b.memoKey)] = r
+	return r, true
+}
+
+// row makes the row of some parts for a peer of that signature; nil is one that
+// offers nothing.
+func (b *builder) row(parts []part, which []int32, peer *signature) *row {
+	b.painter.begin()
+	for _, i := range which {
+		p := &parts[i]
+		boxes := p.boxes
+		if p.offers && peer != nil {
+			boxes = boxesOf(p.rule, peer)
+		}
+		b.painter.add(boxes, p.answer)
+	}
+	return b.painter.row()
+}
+
+// pages puts the rows found for the touched signatures into pages.
+func (b *builder) pages(rest *row) []*page {
+	if len(b.touched) == 0 {
+		return nil
+	}
+	pages := make([]*page, b.touched[len(b.touched)-1]>>pageBits+1)
+	var scratch page
+	next := 0
+	for i := range pages {
+		for j := range scratch {
+			scratch[j] = rest
+		}
+		for next < len(b.touched) && int(b.touched[next]>>pageBits) == i {
+			scratch[b.touched[next]&(pageSize-1)] = b.found[next]
+			next++
+		}
+		pages[i] = b.page(&scratch)
+	}
+	return pages
+}
+
+func (b *builder) page(of *page) *page {
+	if p := b.interned[*of]; p != nil {
+		return p
+	}
+	p := new(page)
+	*p = *of
+	b.interned[*p] = p
+	return p
+}
