@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type daemon struct {
 	source  k8ssync.Source
 	applier *dataplane.Applier
 	gate    *gatekeeper
+	flows   *flowlog.Writer
 	hosts   int // host endpoints, of which the log was told
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
@@ -106,6 +108,10 @@ func (d *daemon) open() error {
 	}
 	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error { return d.table.Protect(nft.Protected(a)) }, compile.Options{Node: d.cfg.node})
 	d.source = file.New(d.cfg.source, d.store, d.log)
+	d.flows = flowlog.NewWriter(d.log, flowlog.Config{
+		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate,
+		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix,
+	}, d.rings...)
 	if d.cfg.socket == "" {
 		return nil
 	}
@@ -133,11 +139,7 @@ func (d *daemon) serve(parent context.Context) error {
 	for _, q := range d.queues {
 		tasks.Go(func() error { return q.Run(ctx) })
 	}
-	writer := flowlog.NewWriter(d.log, flowlog.Config{
-		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate,
-		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix,
-	}, d.rings...)
-	tasks.Go(func() error { return writer.Run(ctx) })
+	tasks.Go(func() error { return d.flows.Run(ctx) })
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
 	if d.socket != nil {
@@ -185,6 +187,7 @@ func (d *daemon) apply(ctx context.Context) error {
 				inForce = wanted
 				d.inForce.Store(&control.State{Snapshot: wanted, Ruleset: rs, Node: d.cfg.node})
 				d.logInForce(rs, time.Since(start))
+				d.flows.SetPending(d.pending(wanted))
 				d.warnOfHosts(len(wanted.HostEndpoints))
 			}
 		}
@@ -212,6 +215,16 @@ func (d *daemon) logInForce(rs *filter.Ruleset, took time.Duration) {
 		Int("endpoints", n.Endpoints).Int("rules", n.Rules).
 		Int("protected_ingress", len(rs.Protected(flow.Ingress))).Int("protected_egress", len(rs.Protected(flow.Egress))).
 		Dur("took", took).Msg("enforcing")
+}
+
+// pending is what would be in force if the staged policies were enforced, for the
+// flow log; nil if none is staged.
+func (d *daemon) pending(s *policy.Snapshot) *filter.Ruleset {
+	if !slices.ContainsFunc(s.Policies, func(p *policy.Policy) bool { return p.Staged != policy.Enforced }) {
+		return nil
+	}
+	rs, _ := compile.Compile(s, compile.Options{Node: d.cfg.node, Pending: true})
+	return rs
 }
 
 // warnOfHosts says, once for each number of them, that host endpoints are not

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -149,6 +150,60 @@ func TestNothingIsLostUnsaid(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestPending: what staged policies would do is written where it differs, and only
+// of the same generation; what they would deny counts as denied.
+func TestPending(t *testing.T) {
+	t.Parallel()
+	rs, closed := example(t), func(generation uint64) *filter.Ruleset {
+		rs, err := filter.New(&filter.Spec{
+			Generation: generation,
+			Prefixes:   []filter.ClassPrefix{{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Class: 1}},
+			Classes:    []filter.Class{{}, {Hosted: true}},
+			Rules: []filter.Rule{{
+				Info: filter.RuleInfo{Tier: "default", Kind: "StagedNetworkPolicy", Namespace: "ns", Name: "closed", Action: filter.Deny},
+				IPv4: true, IPv6: true,
+			}, {Info: filter.RuleInfo{Tier: "default", Index: -1}, IPv4: true, IPv6: true}},
+			Programs: []filter.Program{{Segments: []*filter.Segment{{Rules: []filter.RuleID{1}, End: 2}}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rs
+	}
+	for _, tc := range []struct {
+		name    string
+		pending *filter.Ruleset
+		rec     *Record
+		want    map[string]any // nil for no line
+	}{
+		{"would be denied", closed(42), record(rs, flow.TCP, 5432, 0), map[string]any{
+			"verdict": "allow", "pending": "deny", "pending_reason": "rule", "pending_policy_kind": "StagedNetworkPolicy", "pending_policy": "ns/closed", "pending_rule": 0.0,
+		}},
+		{"of another generation", closed(41), record(rs, flow.TCP, 5432, 0), nil},
+		{"no difference", closed(42), record(rs, flow.TCP, 80, 0), map[string]any{"verdict": "deny"}},
+		{"nothing staged", nil, record(rs, flow.TCP, 5432, 0), nil},
+	} {
+		var buf bytes.Buffer
+		ring := NewRing(1)
+		ring.Put(tc.rec)
+		w := NewWriter(zerolog.New(&buf), Config{Which: Denied}, ring)
+		w.SetPending(tc.pending)
+		w.Drain()
+		var got map[string]any
+		for _, l := range lines(t, buf.Bytes()) {
+			got = map[string]any{}
+			for k, v := range l {
+				if k == "verdict" || strings.HasPrefix(k, "pending") {
+					got[k] = v
+				}
+			}
+		}
+		if d := cmp.Diff(tc.want, got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.name, d)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -17,6 +18,7 @@ type Which uint8
 
 const (
 	None Which = iota
+	// Denied means also what would be denied if staged policies were enforced.
 	Denied
 	All
 )
@@ -58,12 +60,19 @@ type Writer struct {
 	suppressed int                     // not written in it, over a bound
 	logLines   map[filter.RuleInfo]int // written in it for rules with action Log
 	lost       uint64
+
+	pending atomic.Pointer[filter.Ruleset]
 }
 
 // NewWriter returns a Writer that is the only consumer of its rings.
 func NewWriter(log zerolog.Logger, cfg Config, rings ...*Ring) *Writer {
 	return &Writer{log: log, cfg: cfg, rings: rings, batch: make([]Record, 256), logLines: map[filter.RuleInfo]int{}}
 }
+
+// SetPending gives what would be in force if every staged policy were enforced, nil
+// if none is staged. A record that was decided under the same generation gets the
+// verdict it would have, where that differs. Any goroutine may call.
+func (w *Writer) SetPending(rs *filter.Ruleset) { w.pending.Store(rs) }
 
 // Run writes until ctx ends, and then what is left. It returns nil.
 func (w *Writer) Run(ctx context.Context) error {
@@ -117,7 +126,9 @@ func (w *Writer) write(r *Record) {
 	if r.Decision.Egress.Logged || r.Decision.Ingress.Logged {
 		w.writeLogRules(r)
 	}
-	if w.cfg.Which == None || w.cfg.Which == Denied && r.Decision.Verdict == filter.Accept {
+	would, differs := w.would(r)
+	denied := r.Decision.Verdict == filter.Drop || differs && would.Verdict == filter.Drop
+	if w.cfg.Which == None || w.cfg.Which == Denied && !denied {
 		return
 	}
 	if w.cfg.PerSecond > 0 && w.lines >= w.cfg.PerSecond {
@@ -129,7 +140,24 @@ func (w *Writer) write(r *Record) {
 	if id := r.Decision.Outcome().Rule; r.Ruleset != nil && id != 0 {
 		e = rule(e, r.Ruleset.RuleInfo(id))
 	}
+	if differs {
+		e = e.Stringer("pending", would.Verdict).Stringer("pending_reason", would.Reason)
+		if i := w.pending.Load().RuleInfo(would.Outcome().Rule); i.Kind != "" {
+			e = e.Str("pending_policy_kind", i.Kind).Str("pending_policy", policyName(i)).Int("pending_rule", i.Index)
+		}
+	}
 	e.Msg("flow")
+}
+
+// would decides a record as if staged policies were enforced, and tells whether that
+// makes a difference.
+func (w *Writer) would(r *Record) (d filter.Decision, differs bool) {
+	pending := w.pending.Load()
+	if pending == nil || r.Ruleset == nil || pending.Generation() != r.Ruleset.Generation() {
+		return d, false
+	}
+	d = pending.Decide(r.Tuple)
+	return d, d.Verdict != r.Decision.Verdict
 }
 
 // writeLogRules writes a line for every rule with action Log that the flow met on

@@ -40,6 +40,34 @@ spec:
 	}
 }
 
+// TestStaged: a staged policy changes no verdict, and the log tells whom it would cut
+// off.
+func TestStaged(t *testing.T) {
+	b := setup(t, examples)
+	b.serve(5432)
+	b.start("--flow-log", "denied")
+	b.write("staged.yaml", `
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: no-api, namespace: prod-engineering}
+spec:
+  order: 1
+  selector: 'app == "db"'
+  ingress: [{action: Deny, source: {serviceAccounts: {names: [api-service]}}}]
+`)
+	from := len(b.daemon.Log(0))
+	b.reaches("prod-engineering/api", "prod-engineering/db", false, true)
+	line, _, err := b.daemon.Wait(from, patience, lab.Message("flow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field, want := range map[string]string{"verdict": "allow", "pending": "deny", "pending_policy": "prod-engineering/no-api", "src_account": "api-service"} {
+		if got := line.Text(field); got != want {
+			t.Errorf("%s is %q, want %q: %v", field, got, want, line)
+		}
+	}
+}
+
 // TestInvalid: packets that fit no flow are dropped in the kernel, or judged.
 func TestInvalid(t *testing.T) {
 	for how, queued := range map[string]uint32{"drop": 0, "judge": 1} {
