@@ -118,7 +118,9 @@ func (c *cluster) addNamespace(n, rules int) {
 	}
 	dns := inNamespace(dnsNamespace, selector.Equals("app", appName(0)))
 	add("default-deny", nil, nil, nil)
-	add("same-namespace", nil, []policy.Rule{{Action: policy.Allow, Source: policy.EntityRule{Selector: selector.All()}}}, nil)
+	add("same-namespace", nil,
+		[]policy.Rule{{Action: policy.Allow, Source: policy.EntityRule{Selector: selector.All()}}},
+		[]policy.Rule{{Action: policy.Allow, Destination: policy.EntityRule{Selector: selector.All()}}})
 	add("dns", nil, nil, []policy.Rule{
 		{Action: policy.Allow, Protocol: udp, Destination: onPort(dns, dnsPort)},
 		{Action: policy.Allow, Protocol: tcp, Destination: onPort(dns, dnsPort)},
