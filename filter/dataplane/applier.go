@@ -19,9 +19,9 @@ type Protect func(ingress, egress []netip.Addr) error
 // Applier puts snapshots in force, one after the other. It is not safe for
 // concurrent use.
 type Applier struct {
-	engine  *filter.Engine
-	protect Protect
-	options compile.Options
+	engine   *filter.Engine
+	protect  Protect
+	compiler *compile.Compiler
 	// kernel is what the kernel is known to protect, by flow.Direction; known is
 	// false before the first change and after one that failed.
 	kernel [2][]netip.Addr
@@ -30,7 +30,7 @@ type Applier struct {
 
 // New returns an Applier that publishes to engine and to the kernel.
 func New(engine *filter.Engine, protect Protect, options compile.Options) *Applier {
-	return &Applier{engine: engine, protect: protect, options: options}
+	return &Applier{engine: engine, protect: protect, compiler: compile.New(options)}
 }
 
 // Apply puts a snapshot in force and returns the ruleset that it became, with what
@@ -38,7 +38,7 @@ func New(engine *filter.Engine, protect Protect, options compile.Options) *Appli
 // the caller must apply again, the same snapshot or a later one: the kernel may
 // protect less than the ruleset in force asks for.
 func (a *Applier) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem, error) {
-	rs, problems := compile.Compile(s, a.options)
+	rs, problems := a.compiler.Apply(s)
 	if rs == nil {
 		return nil, problems, fmt.Errorf("generation %d: compile: no ruleset", s.Generation)
 	}
