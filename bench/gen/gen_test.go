@@ -1,8 +1,12 @@
 package gen
 
 import (
+	"cmp"
 	"reflect"
+	"slices"
 	"testing"
+
+	"github.com/postern-project/postern/filter/policy"
 )
 
 func ruleCount(w *World) (n int) {
@@ -31,6 +35,24 @@ func TestCluster(t *testing.T) {
 	}
 	if got := ruleCount(Cluster(11, true)); got != 11+2*65 {
 		t.Errorf("%d rules with the security tier, want %d", got, 11+2*65)
+	}
+}
+
+// TestSorted holds snapshots to their contract: in the order of namespace and name.
+func TestSorted(t *testing.T) {
+	t.Parallel()
+	for name, w := range map[string]*World{"cluster": Cluster(1_002, true), "one pod": OnePod(1000)} {
+		s := w.Snapshot
+		if !slices.IsSortedFunc(s.Endpoints, func(a, b *policy.Endpoint) int {
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+		}) {
+			t.Errorf("%s: endpoints are not sorted", name)
+		}
+		if !slices.IsSortedFunc(s.Policies, func(a, b *policy.Policy) int {
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+		}) {
+			t.Errorf("%s: policies are not sorted", name)
+		}
 	}
 }
 
