@@ -3,7 +3,6 @@ package filter
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/trie"
@@ -11,74 +10,87 @@ import (
 
 // New builds a Ruleset. It fails on a Spec that contradicts itself, such as one
 // that names a rule, class or program it does not hold.
-func New(spec *Spec) (*Ruleset, error) { return build(spec, newBuilder()) }
+func New(spec *Spec) (*Ruleset, error) { return build(spec, NewBuilder()) }
 
-func build(spec *Spec, b *builder) (*Ruleset, error) {
+func build(spec *Spec, b *Builder) (*Ruleset, error) {
 	if err := spec.check(); err != nil {
 		return nil, fmt.Errorf("build ruleset: %w", err)
 	}
-	rs := &Ruleset{
-		generation: spec.Generation,
-		table:      new(trie.Table),
-		rules:      b.addRules(spec.Rules),
-		infos:      make([]RuleInfo, 1, len(spec.Rules)+1),
-		prefixes:   len(spec.Prefixes),
-		programs:   len(spec.Programs),
-		hosts:      make(map[string][HostChains][2]*program, len(spec.Hosts)),
+	for i := range spec.Rules {
+		b.AddRule(&spec.Rules[i])
+	}
+	for i, c := range spec.classSpecs() {
+		if i == 0 {
+			b.SetClass(0, c)
+		} else {
+			b.AddClass(c)
+		}
 	}
 	for _, p := range spec.Prefixes {
-		if err := rs.table.Insert(p.Prefix, uint32(p.Class)); err != nil {
+		if err := b.SetAddresses(p.Prefix, p.Class); err != nil {
 			return nil, fmt.Errorf("build ruleset: %w", err)
 		}
 	}
-	for i := range spec.Rules {
-		rs.infos = append(rs.infos, spec.Rules[i].Info)
-	}
-	rs.classes = b.addClasses(spec)
-	rs.signatures = b.signatures
-	rs.ends = b.ends
-	for _, h := range spec.Hosts {
-		var programs [HostChains][2]*program
-		for chain, byDir := range h.Programs {
-			for dir, p := range byDir {
-				programs[chain][dir] = b.program(spec.Programs[p], p, flow.Direction(dir), nil)
+	for _, ep := range spec.Endpoints {
+		for _, a := range ep.Addrs {
+			if _, taken := b.live[a]; taken && (b.live[a] || !ep.Hosted) {
+				continue // of two the hosted one, or else the first
+			}
+			if err := b.SetEndpoint(a, ep.EndpointInfo); err != nil {
+				return nil, fmt.Errorf("build ruleset: %w", err)
 			}
 		}
-		rs.hosts[h.Name] = programs
 	}
-	rs.addEndpoints(spec.Endpoints)
+	for _, h := range spec.Hosts {
+		var programs [HostChains][2]Program
+		for chain, byDir := range h.Programs {
+			programs[chain] = [2]Program{spec.Programs[byDir[0]], spec.Programs[byDir[1]]}
+		}
+		b.SetHost(h.Name, programs)
+	}
+	b.SetEndpoints(len(spec.Endpoints))
+	rs := b.Publish(spec.Generation)
+	rs.sizes.Programs = len(spec.Programs)
 	return rs, nil
 }
 
-func (rs *Ruleset) addEndpoints(eps []Endpoint) {
-	rs.endpoints = make([]EndpointInfo, len(eps))
-	rs.byAddr = make(map[netip.Addr]uint32, len(eps))
-	for i := range eps {
-		rs.endpoints[i] = eps[i].EndpointInfo
-		for _, a := range eps[i].Addrs {
-			if j, taken := rs.byAddr[a]; !taken || eps[i].Hosted && !rs.endpoints[j].Hosted {
-				rs.byAddr[a] = uint32(i)
+// classSpecs turns sets of classes into classes that name their sets.
+func (spec *Spec) classSpecs() []ClassSpec {
+	out := make([]ClassSpec, len(spec.Classes))
+	for i, c := range spec.Classes {
+		out[i] = ClassSpec{Conflict: c.Conflict, Hosted: c.Hosted}
+		if c.Hosted {
+			out[i].Programs = [2]Program{spec.Programs[c.Programs[0]], spec.Programs[c.Programs[1]]}
+		}
+	}
+	seenSets, seenPorts := make(map[*ClassSet]bool), make(map[*ClassPorts]bool)
+	addPorts := func(p *ClassPorts) {
+		if p == nil || seenPorts[p] {
+			return
+		}
+		seenPorts[p] = true
+		for _, k := range p.keys {
+			out[k>>24].Ports = append(out[k>>24].Ports, Offer{p, flow.Proto(k >> 16), uint16(k)})
+		}
+	}
+	for i := range spec.Rules {
+		for _, side := range []*Side{&spec.Rules[i].Source, &spec.Rules[i].Destination} {
+			if s := side.Classes; !s.full() && !seenSets[s] {
+				seenSets[s] = true
+				for c := range s.members {
+					out[c].Sets = append(out[c].Sets, s)
+				}
+			}
+			addPorts(side.Service)
+			for _, m := range []*PortMatch{side.Ports, side.NotPorts} {
+				if m != nil {
+					addPorts(m.Named)
+				}
 			}
 		}
 	}
-	for a, i := range rs.byAddr {
-		if !rs.endpoints[i].Hosted {
-			continue
-		}
-		c := rs.classes[rs.table.Lookup(a)]
-		for dir := range rs.protected {
-			if c.end == endConflict || rs.ends[c.end][dir].constrains() {
-				rs.protected[dir] = append(rs.protected[dir], a)
-			}
-		}
-	}
-	for dir := range rs.protected {
-		slices.SortFunc(rs.protected[dir], netip.Addr.Compare)
-	}
+	return out
 }
-
-// constrains tells whether the program could do anything but allow.
-func (p *program) constrains() bool { return len(p.segments) > 0 || p.final != FinalAllow }
 
 func (spec *Spec) check() error {
 	if len(spec.Classes) == 0 || spec.Classes[0].Hosted || spec.Classes[0].Conflict {

@@ -2,30 +2,72 @@ package filter
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
+	"net/netip"
+	"slices"
 
 	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/trie"
 )
 
-// builder is the writer's side of Rulesets.
-type builder struct {
-	bounds     bounds
-	rules      []*rule
-	signatures []*signature
-	numbers    map[string]uint32 // of signatures, by their keys
-	terms      [][]uint32        // signatures by term, rising
-	sets       [][]uint32        // signatures by offer set, rising
-	ends       [][2]*program
-	endOf      map[endKey]uint32
-	programs   map[string]*program
-	segments   map[string]*segment
-	numberOf   map[*Segment]int
+// Builder makes a sequence of Rulesets, each from the one before and what was
+// changed since. It does not check what it is told as New does, except that
+// numbers it did not give make it panic.
+//
+// What two Rulesets have in common they share. Nothing that a published Ruleset
+// can reach is ever changed: slices that readers index are appended to beyond the
+// length that readers have, or copied before an element changes (see cow).
+//
+// A Builder belongs to one goroutine. In its rules a *ClassSet and a *ClassPorts
+// are names only, compared by address: signatures say who is a member.
+type Builder struct {
+	bounds bounds
 
-	termOf map[*ClassSet]term
-	setOf  map[*ClassPorts]offerSet
+	addresses trie.Table // to class
+	byAddr    trie.Table // endpoints: to index of endpoints + 1
+	endpoints cow[EndpointInfo]
+	live      map[netip.Addr]bool // addresses of endpoints: is it hosted
+
+	classes    cow[class]
+	signatures cow[*signature]
+	rules      cow[*rule]
+	ends       cow[[2]*program]
+	hosts      map[string][HostChains][2]*plan
+	hostChains map[string][HostChains][2]*program
+
+	numbers   map[string]uint32    // of signatures, by their keys
+	used      []int                // classes by signature
+	terms     [][]uint32           // signatures by term, rising
+	sets      [][]uint32           // signatures by offer set, rising
+	termUsers []map[*compiled]bool // segments whose rows depend on the term
+	setUsers  []map[*compiled]bool
+	termOf    map[*ClassSet]term
+	setOf     map[*ClassPorts]offerSet
+
+	endOf    map[endKey]uint32
+	endPlans []endPlan // by index of ends
+	freeEnds []uint32
+	plans    map[string]*plan
+	segments map[string]*compiled
+	stale    map[*compiled]bool // to be compiled by Publish
+	numberOf map[*Segment]uint64
+	lastSeg  uint64
+
+	seenSignatures int // by the last Publish
+	changedEnds    bool
+	changedGuard   bool // what Protected gives may have changed
+	protected      [2][]netip.Addr
+	prefixes       int
+	liveClasses    int
+	liveRules      int
+	liveEndpoints  int
+	freeRules      []RuleID
+	freeEndpoints  []uint32
 
 	painter  *painter
 	interned map[page]*page
+	swept    int // rows and pages that the last sweep left
 
 	// Scratch of lane.
 	lists     [][]int32 // parts by signature
@@ -39,42 +81,120 @@ type builder struct {
 }
 
 type endKey struct {
-	programs  [2]int
+	programs  [2]string // keys of plans
 	signature uint32
 }
 
-func newBuilder() *builder {
-	return &builder{
-		bounds:   usualBounds,
-		numbers:  make(map[string]uint32),
-		terms:    make([][]uint32, 1),
-		sets:     make([][]uint32, 1),
-		ends:     make([][2]*program, firstEnd),
-		endOf:    make(map[endKey]uint32),
-		programs: make(map[string]*program),
-		segments: make(map[string]*segment),
-		numberOf: make(map[*Segment]int),
-		termOf:   make(map[*ClassSet]term),
-		setOf:    make(map[*ClassPorts]offerSet),
-		painter:  newPainter(),
-		interned: make(map[page]*page),
-		memo:     make(map[string]*row),
-	}
+// endPlan is what an element of ends is made from.
+type endPlan struct {
+	key   endKey
+	plans [2]*plan
+	users int // classes
 }
 
-// addRules numbers the sets that rules name and gives the rules by RuleID.
-func (b *builder) addRules(rules []Rule) []*rule {
-	b.rules = make([]*rule, 1, len(rules)+1)
-	all := make([]rule, len(rules))
-	for i := range rules {
-		all[i] = b.newRule(&rules[i])
-		b.rules = append(b.rules, &all[i])
-	}
-	return b.rules
+// plan is a program in the making, for one direction and one kind of endpoint.
+type plan struct {
+	key      string
+	segments []*compiled
+	final    Final
+	out      *program
+	users    int
 }
 
-func (b *builder) newRule(r *Rule) rule {
-	out := rule{action: r.Info.Action, src: b.term(r.Source.Classes), dst: b.term(r.Destination.Classes)}
+// compiled is a segment and what it is compiled from.
+type compiled struct {
+	key   string
+	rules []RuleID
+	end   RuleID
+	dir   flow.Direction
+	self  *signature // nil if the endpoint is not known
+	terms []term     // whose users it is among
+	sets  []offerSet
+	out   *segment
+	users int // plans
+}
+
+// NewBuilder makes a Builder whose Rulesets know nothing yet but class 0.
+func NewBuilder() *Builder {
+	b := &Builder{
+		bounds:     usualBounds,
+		live:       make(map[netip.Addr]bool),
+		hosts:      make(map[string][HostChains][2]*plan),
+		hostChains: make(map[string][HostChains][2]*program),
+		numbers:    make(map[string]uint32),
+		terms:      make([][]uint32, 1),
+		sets:       make([][]uint32, 1),
+		termUsers:  make([]map[*compiled]bool, 1),
+		setUsers:   make([]map[*compiled]bool, 1),
+		termOf:     make(map[*ClassSet]term),
+		setOf:      make(map[*ClassPorts]offerSet),
+		endOf:      make(map[endKey]uint32),
+		endPlans:   make([]endPlan, firstEnd),
+		plans:      make(map[string]*plan),
+		segments:   make(map[string]*compiled),
+		stale:      make(map[*compiled]bool),
+		numberOf:   make(map[*Segment]uint64),
+		painter:    newPainter(),
+		interned:   make(map[page]*page),
+		memo:       make(map[string]*row),
+	}
+	b.rules.add(nil)
+	for range firstEnd {
+		b.ends.add([2]*program{})
+	}
+	b.AddClass(ClassSpec{})
+	return b
+}
+
+// cow is a slice that readers share. The zero cow is empty.
+type cow[T any] struct {
+	list   []T
+	shared int // length that some reader may have
+}
+
+func (c *cow[T]) add(v T) int {
+	c.list = append(c.list, v)
+	return len(c.list) - 1
+}
+
+// set changes an element, in a copy if a reader may have it.
+func (c *cow[T]) set(i int, v T) {
+	if i < c.shared {
+		c.list = slices.Clone(c.list)
+		c.shared = 0
+	}
+	c.list[i] = v
+}
+
+// share gives the slice to readers.
+func (c *cow[T]) share() []T {
+	c.shared = len(c.list)
+	return c.list[:len(c.list):len(c.list)]
+}
+
+// AddRule adds a rule.
+func (b *Builder) AddRule(r *Rule) RuleID {
+	b.liveRules++
+	out := b.newRule(r)
+	if n := len(b.freeRules); n > 0 {
+		id := b.freeRules[n-1]
+		b.freeRules = b.freeRules[:n-1]
+		b.rules.set(int(id), out)
+		return id
+	}
+	return RuleID(b.rules.add(out))
+}
+
+// RemoveRule removes a rule that no segment has any more. Its ID may be given
+// again.
+func (b *Builder) RemoveRule(id RuleID) {
+	b.liveRules--
+	b.rules.set(int(id), nil)
+	b.freeRules = append(b.freeRules, id)
+}
+
+func (b *Builder) newRule(r *Rule) *rule {
+	out := &rule{info: r.Info, action: r.Info.Action, src: b.term(r.Source.Classes), dst: b.term(r.Destination.Classes)}
 	if r.IPv4 {
 		out.families |= family4
 	}
@@ -93,22 +213,22 @@ func (b *builder) newRule(r *Rule) rule {
 	if more != (criteria{}) {
 		out.more = &more
 	}
-	out.boxes = boxesOf(&out, nil)
+	out.boxes = boxesOf(out, nil)
 	return out
 }
 
-func (b *builder) sidePorts(s *Side) sidePorts {
+func (b *Builder) sidePorts(s *Side) sidePorts {
 	return sidePorts{in: b.portMatch(s.Ports), notIn: b.portMatch(s.NotPorts), service: b.set(s.Service)}
 }
 
-func (b *builder) portMatch(m *PortMatch) *portMatch {
+func (b *Builder) portMatch(m *PortMatch) *portMatch {
 	if m == nil {
 		return nil
 	}
 	return &portMatch{ranges: m.Ranges, named: b.set(m.Named)}
 }
 
-func (b *builder) term(s *ClassSet) term {
+func (b *Builder) term(s *ClassSet) term {
 	if s.full() {
 		return 0
 	}
@@ -116,12 +236,12 @@ func (b *builder) term(s *ClassSet) term {
 	if !known {
 		t = term(len(b.terms))
 		b.termOf[s] = t
-		b.terms = append(b.terms, nil)
+		b.terms, b.termUsers = append(b.terms, nil), append(b.termUsers, nil)
 	}
 	return t
 }
 
-func (b *builder) set(s *ClassPorts) offerSet {
+func (b *Builder) set(s *ClassPorts) offerSet {
 	if s == nil {
 		return 0
 	}
@@ -129,59 +249,93 @@ func (b *builder) set(s *ClassPorts) offerSet {
 	if !known {
 		n = offerSet(len(b.sets))
 		b.setOf[s] = n
-		b.sets = append(b.sets, nil)
+		b.sets, b.setUsers = append(b.sets, nil), append(b.setUsers, nil)
 	}
 	return n
 }
 
-// addClasses gives each class its signature and programs.
-func (b *builder) addClasses(spec *Spec) []class {
-	raw := make([]signature, len(spec.Classes))
-	// In the order of terms, so that every class's terms rise.
-	sets := make([]*ClassSet, len(b.terms))
-	for s, t := range b.termOf {
-		sets[t] = s
-	}
-	for t, s := range sets[1:] {
-		for c := range s.members {
-			raw[c].terms = append(raw[c].terms, term(t+1))
-		}
-	}
-	ports := make([]*ClassPorts, len(b.sets))
-	for s, n := range b.setOf {
-		ports[n] = s
-	}
-	for n, s := range ports[1:] {
-		for _, k := range s.keys {
-			c := k >> 24
-			raw[c].offer = append(raw[c].offer, uint64(n+1)<<24|k&(1<<24-1))
-		}
-	}
-	out := make([]class, len(spec.Classes))
-	for i := range raw {
-		out[i].signature = b.signature(&raw[i])
-	}
-	for i, c := range spec.Classes {
-		switch {
-		case c.Conflict:
-			out[i].end = endConflict
-		case c.Hosted:
-			out[i].end = b.end(spec, c.Programs, out[i].signature)
-		}
-	}
-	return out
+// RemoveSet and RemovePorts forget a name that no rule has any more.
+func (b *Builder) RemoveSet(s *ClassSet) { delete(b.termOf, s) }
+
+// RemovePorts is RemoveSet for ports.
+func (b *Builder) RemovePorts(s *ClassPorts) { delete(b.setOf, s) }
+
+// RemoveSegment forgets a segment that no class and no host has any more.
+func (b *Builder) RemoveSegment(s *Segment) { delete(b.numberOf, s) }
+
+// ClassSpec is a class as a Builder is told of it.
+type ClassSpec struct {
+	// Sets are those that the class is a member of, and Ports what it offers, as
+	// far as rules name them.
+	Sets  []*ClassSet
+	Ports []Offer
+	// Conflict and Hosted are as in Class. Programs, by flow.Direction, are read
+	// only if Hosted is set; their segments' rules must exist.
+	Conflict, Hosted bool
+	Programs         [2]Program
 }
 
-// signature gives the number of a signature.
-func (b *builder) signature(s *signature) uint32 {
-	key := s.appendKey(nil)
-	n, known := b.numbers[string(key)]
+// Offer is a port that a class offers under the name, or for the service, that
+// Ports stands for.
+type Offer struct {
+	Ports *ClassPorts
+	Proto flow.Proto
+	Port  uint16
+}
+
+// AddClass adds a class.
+func (b *Builder) AddClass(spec ClassSpec) ClassID {
+	b.liveClasses++
+	n := b.signature(&spec)
+	b.used[n]++
+	return ClassID(b.classes.add(class{n, b.end(&spec, n)}))
+}
+
+// SetClass changes a class, and with it every address of it.
+func (b *Builder) SetClass(id ClassID, spec ClassSpec) {
+	n := b.signature(&spec)
+	b.used[n]++
+	next, old := class{n, b.end(&spec, n)}, b.classes.list[id]
+	b.dropEnd(old.end)
+	b.used[old.signature]--
+	if next == old {
+		return
+	}
+	b.classes.set(int(id), next)
+	b.changedGuard = b.changedGuard || next.end != old.end
+}
+
+// RemoveClass removes a class that no address has any more. Its number is not
+// given again, since older Rulesets share the table that numbers index.
+func (b *Builder) RemoveClass(id ClassID) {
+	b.liveClasses--
+	b.SetClass(id, ClassSpec{})
+}
+
+// signature gives the number of a class's signature.
+func (b *Builder) signature(spec *ClassSpec) uint32 {
+	s := &signature{}
+	for _, set := range spec.Sets {
+		if t := b.term(set); t != 0 {
+			s.terms = append(s.terms, t)
+		}
+	}
+	slices.Sort(s.terms)
+	s.terms = slices.Compact(s.terms)
+	for _, o := range spec.Ports {
+		s.offer = append(s.offer, offerKey(b.set(o.Ports), o.Proto, o.Port))
+	}
+	slices.Sort(s.offer)
+	s.offer = slices.Compact(s.offer)
+
+	b.memoKey = s.appendKey(b.memoKey[:0])
+	n, known := b.numbers[string(b.memoKey)]
 	if known {
 		return n
 	}
-	n = uint32(len(b.signatures))
-	b.numbers[string(key)] = n
-	b.signatures = append(b.signatures, s)
+	n = uint32(b.signatures.add(s))
+	b.numbers[string(b.memoKey)] = n
+	b.used = append(b.used, 0)
 	b.lists = append(b.lists, nil)
 	b.isTouched = append(b.isTouched, false)
 	for _, t := range s.terms {
@@ -197,67 +351,120 @@ func (b *builder) signature(s *signature) uint32 {
 	return n
 }
 
-// end gives the number of the programs of an endpoint with that signature.
-func (b *builder) end(spec *Spec, programs [2]int, number uint32) uint32 {
-	key := endKey{programs, number}
+// end gives the end of a class: its index of ends, used once more.
+func (b *Builder) end(spec *ClassSpec, number uint32) uint32 {
+	switch {
+	case spec.Conflict:
+		return endConflict
+	case !spec.Hosted:
+		return endNotHosted
+	}
+	self := b.signatures.list[number]
+	key := endKey{signature: number}
+	for dir := range key.programs {
+		key.programs[dir] = b.planKey(&spec.Programs[dir], flow.Direction(dir), self)
+	}
 	n, known := b.endOf[key]
-	if known {
-		return n
+	if !known {
+		made := endPlan{key: key}
+		for dir := range made.plans {
+			made.plans[dir] = b.plan(key.programs[dir], &spec.Programs[dir], flow.Direction(dir), self)
+		}
+		if free := len(b.freeEnds); free > 0 {
+			n, b.freeEnds = b.freeEnds[free-1], b.freeEnds[:free-1]
+			b.endPlans[n] = made
+			b.ends.set(int(n), [2]*program{})
+		} else {
+			n = uint32(b.ends.add([2]*program{}))
+			b.endPlans = append(b.endPlans, made)
+		}
+		b.endOf[key] = n
+		b.changedEnds = true
 	}
-	var end [2]*program
-	for dir, p := range programs {
-		end[dir] = b.program(spec.Programs[p], p, flow.Direction(dir), b.signatures[number])
-	}
-	n = uint32(len(b.ends))
-	b.endOf[key] = n
-	b.ends = append(b.ends, end)
+	b.endPlans[n].users++
 	return n
 }
 
-// program resolves the program of that number for an endpoint of that signature;
-// nil is an endpoint that is not known.
-func (b *builder) program(p Program, number int, dir flow.Direction, self *signature) *program {
+func (b *Builder) dropEnd(n uint32) {
+	if n < firstEnd {
+		return
+	}
+	e := &b.endPlans[n]
+	if e.users--; e.users > 0 {
+		return
+	}
+	delete(b.endOf, e.key)
+	b.dropPlan(e.plans[0])
+	b.dropPlan(e.plans[1])
+	*e = endPlan{}
+	b.ends.set(int(n), [2]*program{})
+	b.freeEnds = append(b.freeEnds, n)
+}
+
+// planKey tells apart what a program becomes for endpoints that its rules tell
+// apart.
+func (b *Builder) planKey(p *Program, dir flow.Direction, self *signature) string {
 	key := binary.AppendUvarint([]byte{byte(p.Final)}, uint64(dir))
-	segments := make([]string, len(p.Segments))
-	for i, seg := range p.Segments {
-		segments[i] = b.segmentKey(seg, dir, self)
-		key = binary.AppendUvarint(key, uint64(len(segments[i])))
-		key = append(key, segments[i]...)
+	for _, seg := range p.Segments {
+		s := b.segmentKey(seg, dir, self)
+		key = append(binary.AppendUvarint(key, uint64(len(s))), s...)
 	}
-	if out := b.programs[string(key)]; out != nil {
-		return out
-	}
-	out := &program{final: p.Final}
-	for i, key := range segments {
-		seg := b.segments[key]
-		if seg == nil {
-			seg = b.compile(p.Segments[i].Rules, p.Segments[i].End, dir, self)
-			b.segments[key] = seg
+	return string(key)
+}
+
+// plan gives the plan of a key, used once more.
+func (b *Builder) plan(key string, p *Program, dir flow.Direction, self *signature) *plan {
+	out := b.plans[key]
+	if out == nil {
+		out = &plan{key: key, final: p.Final}
+		for _, seg := range p.Segments {
+			c := b.compiled(b.segmentKey(seg, dir, self), seg, dir, self)
+			c.users++
+			out.segments = append(out.segments, c)
 		}
-		out.segments = append(out.segments, seg)
+		b.plans[key] = out
+		b.changedEnds = true
 	}
-	b.programs[string(key)] = out
+	out.users++
 	return out
+}
+
+func (b *Builder) dropPlan(p *plan) {
+	if p.users--; p.users > 0 {
+		return
+	}
+	delete(b.plans, p.key)
+	for _, c := range p.segments {
+		if c.users--; c.users > 0 {
+			continue
+		}
+		delete(b.segments, c.key)
+		delete(b.stale, c)
+		for _, t := range c.terms {
+			delete(b.termUsers[t], c)
+		}
+		for _, s := range c.sets {
+			delete(b.setUsers[s], c)
+		}
+	}
 }
 
 // segmentKey tells apart what a segment becomes for endpoints that its rules tell
 // apart.
-func (b *builder) segmentKey(seg *Segment, dir flow.Direction, self *signature) string {
+func (b *Builder) segmentKey(seg *Segment, dir flow.Direction, self *signature) string {
 	n, known := b.numberOf[seg]
 	if !known {
-		n = len(b.numberOf)
+		b.lastSeg++
+		n = b.lastSeg
 		b.numberOf[seg] = n
 	}
-	key := binary.AppendUvarint([]byte{byte(dir)}, uint64(n))
+	key := binary.AppendUvarint([]byte{byte(dir)}, n)
 	if self == nil {
 		return string(append(key, math.MaxUint8))
 	}
 	for i, id := range seg.Rules {
-		r := b.rules[id]
-		own := r.dst
-		if dir == flow.Egress {
-			own = r.src
-		}
+		r := b.rules.list[id]
+		own, _ := r.ends(dir)
 		if own != 0 && self.holds(own) {
 			key = binary.AppendUvarint(append(key, 1), uint64(i))
 		}
@@ -274,4 +481,116 @@ func (b *builder) segmentKey(seg *Segment, dir flow.Direction, self *signature) 
 		}
 	}
 	return string(key)
+}
+
+// compiled gives the segment of a key. Publish compiles it.
+func (b *Builder) compiled(key string, seg *Segment, dir flow.Direction, self *signature) *compiled {
+	if c := b.segments[key]; c != nil {
+		return c
+	}
+	c := &compiled{key: key, rules: slices.Clone(seg.Rules), end: seg.End, dir: dir, self: self}
+	for _, id := range c.rules {
+		r := b.rules.list[id]
+		if _, peer := r.ends(dir); peer != 0 {
+			c.terms = append(c.terms, peer)
+		}
+		if dir == flow.Egress && r.more != nil {
+			c.sets = r.more.dst.sets(c.sets)
+		}
+	}
+	slices.Sort(c.terms)
+	c.terms = slices.Compact(c.terms)
+	for _, t := range c.terms {
+		join(&b.termUsers[t], c)
+	}
+	for _, s := range c.sets {
+		join(&b.setUsers[s], c)
+	}
+	b.segments[key] = c
+	b.stale[c] = true
+	return c
+}
+
+func join(users *map[*compiled]bool, c *compiled) {
+	if *users == nil {
+		*users = make(map[*compiled]bool)
+	}
+	(*users)[c] = true
+}
+
+// SetAddresses gives the addresses of a prefix, except those of longer ones, a
+// class.
+func (b *Builder) SetAddresses(p netip.Prefix, c ClassID) error {
+	if c == 0 || int(c) >= len(b.classes.list) {
+		return fmt.Errorf("prefix %s: class %d of %d", p, c, len(b.classes.list))
+	}
+	if err := b.addresses.Insert(p, uint32(c)); err != nil {
+		return err
+	}
+	b.guardChanges(p)
+	return nil
+}
+
+// RemoveAddresses gives them back to the next shorter prefix.
+func (b *Builder) RemoveAddresses(p netip.Prefix) {
+	b.addresses.Delete(p)
+	b.guardChanges(p)
+}
+
+func (b *Builder) guardChanges(p netip.Prefix) {
+	if p.IsSingleIP() && b.live[p.Addr()] {
+		b.changedGuard = true
+	}
+}
+
+// SetEndpoint names the endpoint of an address.
+func (b *Builder) SetEndpoint(a netip.Addr, e EndpointInfo) error {
+	if i := b.byAddr.Lookup(a); i != 0 && b.endpoints.list[i-1] == e {
+		return nil
+	}
+	i := b.endpoints.add(e)
+	if err := b.byAddr.Insert(netip.PrefixFrom(a, a.BitLen()), uint32(i+1)); err != nil {
+		return err
+	}
+	if hosted, known := b.live[a]; !known || hosted != e.Hosted {
+		b.changedGuard = b.changedGuard || hosted || e.Hosted
+		b.live[a] = e.Hosted
+	}
+	return nil
+}
+
+// RemoveEndpoint takes the name of an address away.
+func (b *Builder) RemoveEndpoint(a netip.Addr) {
+	b.byAddr.Delete(netip.PrefixFrom(a, a.BitLen()))
+	b.changedGuard = b.changedGuard || b.live[a]
+	delete(b.live, a)
+}
+
+// SetEndpoints states the number of endpoints, for Sizes.
+func (b *Builder) SetEndpoints(n int) { b.liveEndpoints = n }
+
+// SetHost adds a host endpoint, or replaces the one of that name.
+func (b *Builder) SetHost(name string, programs [HostChains][2]Program) {
+	var plans [HostChains][2]*plan
+	for chain := range programs {
+		for dir := range programs[chain] {
+			p := &programs[chain][dir]
+			plans[chain][dir] = b.plan(b.planKey(p, flow.Direction(dir), nil), p, flow.Direction(dir), nil)
+		}
+	}
+	b.RemoveHost(name)
+	b.hosts[name] = plans
+	b.changedEnds = true
+}
+
+// RemoveHost removes a host endpoint.
+func (b *Builder) RemoveHost(name string) {
+	for _, byDir := range b.hosts[name] {
+		if byDir[0] != nil {
+			b.dropPlan(byDir[0])
+			b.dropPlan(byDir[1])
+		}
+	}
+	delete(b.hosts, name)
+	b.changedEnds = true
 }

@@ -44,21 +44,17 @@ func (rs *Ruleset) Footprint() Footprint {
 			}
 			segments[seg] = true
 			f.Segments++
-			addLane(&seg.lane)
-			if a := seg.aside; a != nil {
-				f.OneByOne += len(a.rules)
-				for i := range a.lanes {
-					addLane(&a.lanes[i])
-				}
-				for i := range a.logs {
-					addLane(&a.logs[i])
-				}
+			seg.each(addLane)
+			if seg.aside != nil {
+				f.OneByOne += len(seg.aside.rules)
 			}
 		}
 	}
 	for _, end := range rs.ends[firstEnd:] {
-		addProgram(end[0])
-		addProgram(end[1])
+		if end[0] != nil { // in use
+			addProgram(end[0])
+			addProgram(end[1])
+		}
 	}
 	for _, h := range rs.hosts {
 		for _, chain := range h {

@@ -12,20 +12,20 @@ func (rs *Ruleset) Generation() uint64 { return rs.generation }
 // RuleInfo tells where a rule comes from; the zero value for an ID that is not
 // of this Ruleset.
 func (rs *Ruleset) RuleInfo(id RuleID) RuleInfo {
-	if int(id) >= len(rs.infos) {
+	if int(id) >= len(rs.rules) || rs.rules[id] == nil {
 		return RuleInfo{}
 	}
-	return rs.infos[id]
+	return rs.rules[id].info
 }
 
 // Endpoint names the pod that has the address, on any node. Of two that claim
 // it, it gives a hosted one, or else the first.
 func (rs *Ruleset) Endpoint(a netip.Addr) (EndpointInfo, bool) {
-	i, ok := rs.byAddr[a]
-	if !ok {
+	i := rs.byAddr.Lookup(a)
+	if i == 0 {
 		return EndpointInfo{}, false
 	}
-	return rs.endpoints[i], true
+	return rs.endpoints[i-1], true
 }
 
 // Protected gives the addresses of hosted endpoints whose flows in a direction
@@ -41,9 +41,4 @@ type Sizes struct {
 
 // Sizes gives the counts for status and metrics. Rules counts the ends of tiers
 // too, and only rules that some endpoint here needs.
-func (rs *Ruleset) Sizes() Sizes {
-	return Sizes{
-		Prefixes: rs.prefixes, Classes: len(rs.classes), Programs: rs.programs,
-		Rules: len(rs.rules) - 1, Endpoints: len(rs.endpoints),
-	}
-}
+func (rs *Ruleset) Sizes() Sizes { return rs.sizes }

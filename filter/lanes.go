@@ -39,17 +39,14 @@ type part struct {
 	offers bool
 }
 
-// compile makes the segment of rules, given by position, for an endpoint of that
-// signature; nil is an endpoint that is not known (host endpoints).
-func (b *builder) compile(rules []RuleID, end RuleID, dir flow.Direction, self *signature) *segment {
+// compile makes a segment.
+func (b *Builder) compile(c *compiled) *segment {
 	var parts, logs []part
 	var rest aside
-	for position, id := range rules {
-		r := b.rules[id]
-		own, peer := r.dst, r.src
-		if dir == flow.Egress {
-			own, peer = peer, own
-		}
+	dir, self := c.dir, c.self
+	for position, id := range c.rules {
+		r := b.rules.list[id]
+		own, peer := r.ends(dir)
 		p := part{answer: answerOf(position, r.action), rule: r, peer: peer, boxes: r.boxes}
 		named := r.more != nil && r.more.dst.named()
 		switch {
@@ -71,7 +68,7 @@ func (b *builder) compile(rules []RuleID, end RuleID, dir flow.Direction, self *
 			parts = append(parts, p)
 		}
 	}
-	seg := &segment{rules: rules, end: end}
+	seg := &segment{rules: c.rules, end: c.end}
 	lanes, left := b.lanes(parts)
 	moreLogs, leftLogs := b.lanes(logs)
 	for _, p := range slices.Concat(left, leftLogs) {
@@ -90,7 +87,7 @@ func (b *builder) compile(rules []RuleID, end RuleID, dir flow.Direction, self *
 
 // lanes makes the lanes of some rules, at least one, and gives those that are
 // left when there are too many.
-func (b *builder) lanes(parts []part) (lanes []lane, left []part) {
+func (b *Builder) lanes(parts []part) (lanes []lane, left []part) {
 	var wild, some []part
 	merged := 0
 	for _, p := range parts {
@@ -127,17 +124,17 @@ func (b *builder) lanes(parts []part) (lanes []lane, left []part) {
 }
 
 // limit is the number of words a lane of these rules may take.
-func (b *builder) limit(parts []part) int {
+func (b *Builder) limit(parts []part) int {
 	intervals := 0
 	for _, p := range parts {
 		intervals += len(p.boxes)
 	}
-	return b.bounds.words + b.bounds.perInterval*intervals + b.bounds.perSignature*len(b.signatures)
+	return b.bounds.words + b.bounds.perInterval*intervals + b.bounds.perSignature*len(b.signatures.list)
 }
 
 // lane makes one lane, unless it would take more words than the limit; 0 is no
 // limit.
-func (b *builder) lane(parts []part, limit int) (l lane, ok bool) {
+func (b *Builder) lane(parts []part, limit int) (l lane, ok bool) {
 	l.least = noAnswer
 	if len(parts) > 0 {
 		l.least = parts[0].answer
@@ -180,14 +177,14 @@ func (b *builder) lane(parts []part, limit int) (l lane, ok bool) {
 	return l, true
 }
 
-func (b *builder) touch(signature uint32) {
+func (b *Builder) touch(signature uint32) {
 	if !b.isTouched[signature] {
 		b.isTouched[signature] = true
 		b.touched = append(b.touched, signature)
 	}
 }
 
-func (b *builder) untouch() {
+func (b *Builder) untouch() {
 	for _, s := range b.touched {
 		b.isTouched[s] = false
 		b.lists[s] = b.lists[s][:0]
@@ -197,8 +194,8 @@ func (b *builder) untouch() {
 
 // rowOf gives the row of a signature; fresh tells whether the lane had none like
 // it before.
-func (b *builder) rowOf(parts []part, number uint32) (r *row, fresh bool) {
-	s, own := b.signatures[number], b.lists[number]
+func (b *Builder) rowOf(parts []part, number uint32) (r *row, fresh bool) {
+	s, own := b.signatures.list[number], b.lists[number]
 	b.memoKey = b.memoKey[:0]
 	for _, i := range own {
 		b.memoKey = binary.LittleEndian.AppendUint32(b.memoKey, uint32(i))
@@ -221,7 +218,7 @@ func (b *builder) rowOf(parts []part, number uint32) (r *row, fresh bool) {
 
 // row makes the row of some parts for a peer of that signature; nil is one that
 // offers nothing.
-func (b *builder) row(parts []part, which []int32, peer *signature) *row {
+func (b *Builder) row(parts []part, which []int32, peer *signature) *row {
 	b.painter.begin()
 	for _, i := range which {
 		p := &parts[i]
@@ -235,7 +232,7 @@ func (b *builder) row(parts []part, which []int32, peer *signature) *row {
 }
 
 // pages puts the rows found for the touched signatures into pages.
-func (b *builder) pages(rest *row) []*page {
+func (b *Builder) pages(rest *row) []*page {
 	if len(b.touched) == 0 {
 		return nil
 	}
@@ -255,7 +252,7 @@ func (b *builder) pages(rest *row) []*page {
 	return pages
 }
 
-func (b *builder) page(of *page) *page {
+func (b *Builder) page(of *page) *page {
 	if p := b.interned[*of]; p != nil {
 		return p
 	}

@@ -6,13 +6,22 @@ import "github.com/postern-project/postern/filter/flow"
 // it is matched itself only where a segment keeps a rule aside and where logs
 // ask which rules said so.
 type rule struct {
+	info            RuleInfo
 	action          Action
 	families        uint8 // bit 0: IPv4, bit 1: IPv6
 	states          uint8 // stateProto, stateNotProto
 	proto, notProto flow.Proto
 	src, dst        term
 	more            *criteria
-	boxes           []box // see its use in shape.go
+	boxes           []box // of receivers that offer nothing (see boxesOf)
+}
+
+// ends gives what the rule asks of the endpoint and of its peer.
+func (r *rule) ends(dir flow.Direction) (own, peer term) {
+	if dir == flow.Egress {
+		return r.src, r.dst
+	}
+	return r.dst, r.src
 }
 
 const (

@@ -11,19 +11,17 @@ import (
 // methods may be called by any number of goroutines at once.
 type Ruleset struct {
 	generation uint64
-	table      *trie.Table // address to ClassID
-	classes    []class     // by ClassID
+	table      trie.View // address to ClassID
+	classes    []class   // by ClassID
 	ends       [][2]*program
 	signatures []*signature // by number; read for rare rules and for logs only
-	rules      []*rule      // by RuleID; rules[0] is nil
-	infos      []RuleInfo   // by RuleID
+	rules      []*rule      // by RuleID; nil for those that name nothing
 
+	byAddr    trie.View // address to index of endpoints + 1
 	endpoints []EndpointInfo
-	byAddr    map[netip.Addr]uint32 // index into endpoints
-	protected [2][]netip.Addr       // by flow.Direction, sorted
+	protected [2][]netip.Addr // by flow.Direction, sorted
 	hosts     map[string][HostChains][2]*program
-	prefixes  int
-	programs  int
+	sizes     Sizes
 }
 
 // class is what is known of an address.

@@ -265,7 +265,7 @@ func TestSegmentsAreTheirRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, func(rt *rapid.T) {
-				b := newBuilder()
+				b := NewBuilder()
 				b.bounds = limits
 				rs, err := build(randomSpec(rt), b)
 				if err != nil {

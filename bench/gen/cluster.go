@@ -19,7 +19,9 @@ type World struct {
 	Flows []Flow
 }
 
-const podsPerWorkload = 10
+// PodsPerWorkload is the number of pods of each workload of a Cluster; pods of one
+// workload are neighbours in the snapshot.
+const PodsPerWorkload = 10
 
 // Rules of a namespace with the usual number of policies, seven. Beyond
 // Namespaces times as many every workload has a policy of its own.
@@ -32,7 +34,7 @@ const usualRules = 26
 // rules are not counted.
 func Cluster(rules int, security bool) *World {
 	rnd := rand.New(rand.NewPCG(1, 1)) // the same pods whatever the rules
-	s := newSnapshot(podsPerWorkload, rnd)
+	s := newSnapshot(PodsPerWorkload, rnd)
 	local := rnd.Perm(len(s.Endpoints))[:localPods]
 	place(s, local)
 	c := &cluster{Rand: rand.New(rand.NewPCG(2, uint64(rules))), s: s}
@@ -49,7 +51,7 @@ func Cluster(rules int, security bool) *World {
 	})
 	var protected []int
 	for _, pod := range local {
-		if slices.Contains(chosen, namespaceOf(pod, podsPerWorkload)) {
+		if slices.Contains(chosen, namespaceOf(pod, PodsPerWorkload)) {
 			protected = append(protected, pod)
 		}
 	}
@@ -60,7 +62,7 @@ func Cluster(rules int, security bool) *World {
 func byLocalPods(local []int) []int {
 	var pods [Namespaces]int
 	for _, pod := range local {
-		pods[namespaceOf(pod, podsPerWorkload)]++
+		pods[namespaceOf(pod, PodsPerWorkload)]++
 	}
 	order := make([]int, Namespaces)
 	for n := range order {
@@ -118,7 +120,9 @@ func (c *cluster) addNamespace(n, rules int) {
 	}
 	dns := inNamespace(dnsNamespace, selector.Equals("app", appName(0)))
 	add("default-deny", nil, nil, nil)
-	add("same-namespace", nil, []policy.Rule{{Action: policy.Allow, Source: policy.EntityRule{Selector: selector.All()}}}, nil)
+	add("same-namespace", nil,
+		[]policy.Rule{{Action: policy.Allow, Source: policy.EntityRule{Selector: selector.All()}}},
+		[]policy.Rule{{Action: policy.Allow, Destination: policy.EntityRule{Selector: selector.All()}}})
 	add("dns", nil, nil, []policy.Rule{
 		{Action: policy.Allow, Protocol: udp, Destination: onPort(dns, dnsPort)},
 		{Action: policy.Allow, Protocol: tcp, Destination: onPort(dns, dnsPort)},

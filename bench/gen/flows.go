@@ -70,7 +70,7 @@ func (c *cluster) flows(pods []int) []Flow {
 	for len(out) < distinctFlows {
 		pod := pods[c.IntN(len(pods))]
 		here := number(c.s.Endpoints[pod].Addrs[0])
-		peer, port, proto := c.peer(namespaceOf(pod, podsPerWorkload)), servedPorts[c.IntN(len(servedPorts))], flow.TCP
+		peer, port, proto := c.peer(namespaceOf(pod, PodsPerWorkload)), servedPorts[c.IntN(len(servedPorts))], flow.TCP
 		in := c.IntN(2) == 0
 		switch c.IntN(10) {
 		case 0:
@@ -95,7 +95,7 @@ func (c *cluster) flows(pods []int) []Flow {
 
 // pod draws the address of a pod of a workload.
 func (c *cluster) pod(namespace, workload int) netip.Addr {
-	return c.s.Endpoints[(namespace*Workloads+workload)*podsPerWorkload+c.IntN(podsPerWorkload)].Addrs[0]
+	return c.s.Endpoints[(namespace*Workloads+workload)*PodsPerWorkload+c.IntN(PodsPerWorkload)].Addrs[0]
 }
 
 // peer draws the other end of a connection of a pod in the namespace.

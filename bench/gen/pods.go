@@ -63,7 +63,7 @@ func newSnapshot(perWorkload int, rnd *rand.Rand) *policy.Snapshot {
 			"quiet": fmt.Sprint(n >= Namespaces-quietNamespaces),
 		}
 		s.Endpoints = append(s.Endpoints, &policy.Endpoint{
-			Namespace: namespaceName(n), Name: fmt.Sprintf("%s-%d", appName(w), i), UID: fmt.Sprint(i),
+			Namespace: namespaceName(n), Name: fmt.Sprintf("%s-%06d", appName(w), i), UID: fmt.Sprint(i),
 			ServiceAccount: appName(w), Labels: labels, Addrs: addrs[i : i+1 : i+1],
 			Ports: []policy.NamedPort{{Name: "http", Proto: flow.TCP, Port: 8080}},
 		})

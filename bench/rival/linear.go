@@ -306,13 +306,14 @@ func (b *linearBuilder) rule(r *policy.Rule, namespace string, dir flow.Directio
 		ports = flow.PortRange{Min: 0, Max: 65535}
 	}
 	return linearRule{
-		set: b.set(peerOf(r, dir), namespace), min: ports.Min, span: ports.Max - ports.Min,
+		set: b.set(peerOf(r, dir), namespace, number), min: ports.Min, span: ports.Max - ports.Min,
 		proto: proto, anyProto: proto == 0, action: r.Action, number: number,
 	}
 }
 
-// set gives the classes that a peer may have, each set once.
-func (b *linearBuilder) set(e *policy.EntityRule, namespace string) *classSet {
+// set gives the classes that the peer of a rule may have: each set once, or full
+// ones for each rule.
+func (b *linearBuilder) set(e *policy.EntityRule, namespace string, number uint32) *classSet {
 	if !namesPods(e) && len(e.Nets) == 0 && len(e.NotNets) == 0 {
 		return nil
 	}
@@ -324,7 +325,10 @@ func (b *linearBuilder) set(e *policy.EntityRule, namespace string) *classSet {
 		}
 	}
 	key := fmt.Sprint(asked, e.Nets, e.NotNets)
-	if s := b.sets[key]; s != nil && !b.full {
+	if b.full {
+		key = fmt.Sprint(number)
+	}
+	if s := b.sets[key]; s != nil {
 		return s
 	}
 	bits := make([]uint64, b.words)
@@ -347,10 +351,12 @@ func (b *linearBuilder) set(e *policy.EntityRule, namespace string) *classSet {
 			bits[i] &^= outside[i]
 		}
 	}
-	if b.full {
-		return &classSet{words: bits}
-	}
 	s := new(classSet)
+	b.sets[key] = s
+	if b.full {
+		s.words = bits
+		return s
+	}
 	for len(bits) > 0 && bits[0] == 0 {
 		bits = bits[1:]
 		s.first++
@@ -359,7 +365,6 @@ func (b *linearBuilder) set(e *policy.EntityRule, namespace string) *classSet {
 		bits = bits[:len(bits)-1]
 	}
 	s.words = slices.Clone(bits)
-	b.sets[key] = s
 	return s
 }
 

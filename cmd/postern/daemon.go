@@ -49,7 +49,8 @@ type daemon struct {
 	applier *dataplane.Applier
 	gate    *gatekeeper
 	flows   *flowlog.Writer
-	hosts   int // host endpoints, of which the log was told
+	staged  *compile.Compiler // of the pending view, while something is staged
+	hosts   int               // host endpoints, of which the log was told
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
 	inForce atomic.Pointer[control.State]
@@ -221,9 +222,13 @@ func (d *daemon) logInForce(rs *filter.Ruleset, took time.Duration) {
 // flow log; nil if none is staged.
 func (d *daemon) pending(s *policy.Snapshot) *filter.Ruleset {
 	if !slices.ContainsFunc(s.Policies, func(p *policy.Policy) bool { return p.Staged != policy.Enforced }) {
+		d.staged = nil
 		return nil
 	}
-	rs, _ := compile.Compile(s, compile.Options{Node: d.cfg.node, Pending: true})
+	if d.staged == nil {
+		d.staged = compile.New(compile.Options{Node: d.cfg.node, Pending: true})
+	}
+	rs, _ := d.staged.Apply(s)
 	return rs
 }
 

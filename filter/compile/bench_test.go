@@ -2,8 +2,10 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/postern-project/postern/filter/flow"
@@ -103,5 +105,73 @@ func BenchmarkDecide(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		rs.Decide(tuples[i%len(tuples)])
+	}
+}
+
+// BenchmarkApply measures one change to a cluster of 100,000 pods and 10,000
+// policies as one node compiles it, from the snapshot to the published ruleset.
+// Finding the change by comparing the lists of the two snapshots is part of it.
+func BenchmarkApply(b *testing.B) {
+	for _, change := range []struct {
+		name string
+		next func(s *policy.Snapshot, i int)
+	}{
+		{"nothing", func(*policy.Snapshot, int) {}},
+		{"relabel to known labels", func(s *policy.Snapshot, i int) {
+			p := s.Endpoints[i*7919%len(s.Endpoints)]
+			like := s.Endpoints[(i*7919+10)%len(s.Endpoints)]
+			q := *p
+			q.Labels, q.ServiceAccount, q.Namespace = like.Labels, like.ServiceAccount, like.Namespace
+			s.Endpoints = slices.Clone(s.Endpoints)
+			s.Endpoints[i*7919%len(s.Endpoints)] = &q
+		}},
+		{"relabel to new labels", func(s *policy.Snapshot, i int) {
+			p := s.Endpoints[i*7919%len(s.Endpoints)]
+			q := *p
+			q.Labels = maps.Clone(p.Labels)
+			q.Labels["version"] = fmt.Sprint("v", i+2)
+			s.Endpoints = slices.Clone(s.Endpoints)
+			s.Endpoints[i*7919%len(s.Endpoints)] = &q
+		}},
+		{"policy", func(s *policy.Snapshot, i int) {
+			at := i * 7919 % len(s.Policies)
+			q := *s.Policies[at]
+			q.Ingress = slices.Clone(q.Ingress)
+			q.Ingress = append(q.Ingress, policy.Rule{Index: len(q.Ingress), Action: policy.Allow, Source: policy.EntityRule{Selector: selector.Equals("app", fmt.Sprint("app", i%25))}})
+			s.Policies = slices.Clone(s.Policies)
+			s.Policies[at] = &q
+		}},
+		{"local policy", func(s *policy.Snapshot, i int) {
+			at := i % 400 // some of the namespaces have pods on the node
+			q := *s.Policies[at]
+			q.Egress = slices.Clone(q.Egress)
+			q.Egress = append(q.Egress[:1:1], policy.Rule{Index: 1, Action: policy.Allow, Destination: policy.EntityRule{NamespaceSelector: selector.Equals("team", fmt.Sprint(i%40))}})
+			s.Policies = slices.Clone(s.Policies)
+			s.Policies[at] = &q
+		}},
+		{"account labels", func(s *policy.Snapshot, i int) {
+			at := i * 7919 % len(s.ServiceAccounts)
+			q := *s.ServiceAccounts[at]
+			q.Labels = map[string]string{"role": fmt.Sprint("r", i)}
+			s.ServiceAccounts = slices.Clone(s.ServiceAccounts)
+			s.ServiceAccounts[at] = &q
+		}},
+	} {
+		b.Run(change.name, func(b *testing.B) {
+			s := cluster(100_000, 10_000)
+			c := New(Options{Node: "node1"})
+			c.Apply(s)
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				b.StopTimer()
+				next := *s
+				change.next(&next, i)
+				i++
+				s = &next
+				b.StartTimer()
+				c.Apply(s)
+			}
+		})
 	}
 }

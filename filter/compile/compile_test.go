@@ -1,6 +1,8 @@
 package compile
 
 import (
+	stdcmp "cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -177,8 +179,9 @@ func TestIdentity(t *testing.T) {
 	}
 	s.HostEndpoints = []*policy.HostEndpoint{{Name: "h", Labels: forged, Profiles: []string{"prof", "kns.prod", "ksa.prod.dotted.name"}}}
 	s.Profiles = []*policy.Profile{{Name: "prof", LabelsToApply: map[string]string{"app": "loses", "given": "yes", "pcsa.role": "forged"}}}
-	c := newCompiler(s, Options{})
-	c.addIdentities()
+	c := New(Options{})
+	c.rebuild(s)
+	identities := slices.SortedFunc(maps.Values(c.identityOf), func(a, b *identity) int { return stdcmp.Compare(a.atom, b.atom) })
 	want := []selector.Map{
 		{"app": "x", namespaceLabel: "prod", orchestratorLabel: "k8s", serviceAccountLabel: "gone", "pcns.env": "prod", "pcns." + nameLabel: "prod"},
 		{"app": "x", namespaceLabel: "prod", orchestratorLabel: "k8s", serviceAccountLabel: "web", "pcns.env": "prod", "pcns." + nameLabel: "prod",
@@ -188,15 +191,15 @@ func TestIdentity(t *testing.T) {
 		{"app": "x", namespaceLabel: "prod", "pcns.env": "prod", "pcns." + nameLabel: "prod"},
 		{"app": "x", "given": "yes"}, // kns.* and ksa.* are for pods
 	}
-	for i := range max(len(want), len(c.identities)) {
-		if i >= len(want) || i >= len(c.identities) {
-			t.Fatalf("%d identities, want %d", len(c.identities), len(want))
+	for i := range max(len(want), len(identities)) {
+		if i >= len(want) || i >= len(identities) {
+			t.Fatalf("%d identities, want %d", len(identities), len(want))
 		}
-		if diff := cmp.Diff(want[i], c.identities[i].labels); diff != "" {
+		if diff := cmp.Diff(want[i], identities[i].labels); diff != "" {
 			t.Errorf("identity %d (-want +got):\n%s", i, diff)
 		}
 	}
-	if c.identities[2].open || !c.identities[0].open {
+	if identities[2].open || !identities[0].open {
 		t.Error("a pod is open if and only if its namespace is known")
 	}
 }

@@ -1,9 +1,12 @@
 package compile
 
 import (
+	"slices"
+
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/filter/policy/selector"
 )
 
 // profileKind tells what a profile's name stands for.
@@ -19,7 +22,7 @@ const (
 )
 
 // profile looks a profile's name up.
-func (c *compiler) profile(name string) profileKind {
+func (c *state) profile(name string) profileKind {
 	switch {
 	case name == policy.DefaultAllowProfile:
 		return openProfile
@@ -30,51 +33,89 @@ func (c *compiler) profile(name string) profileKind {
 	}
 }
 
-// selectForHosts plans the programs of this node's host endpoints (spec section
-// 5.4).
-func (c *compiler) selectForHosts() {
-	for i, h := range c.HostEndpoints {
+// hostPlan is a host endpoint of this node.
+type hostPlan struct {
+	*policy.HostEndpoint
+	labels   selector.Map
+	segments []*plannedSegment
+}
+
+// addHosts enters all host endpoints, hosted here or not.
+func (c *Compiler) addHosts(hosts []*policy.HostEndpoint) {
+	for _, h := range hosts {
+		id := c.intern(c.hostLabels(h), h.Ports)
+		id.objects++
+		for _, a := range h.ExpectedIPs {
+			c.addAddress(h, policy.Key{Kind: policy.HostEndpointKind, Name: h.Name}, "spec.expectedIPs", a, owner{of: h, atom: id.atom})
+		}
 		if c.hostedOn(h.Node) {
-			labels := c.identities[c.hostIdentity[i]].labels
-			out := filter.Host{Name: h.Name}
-			out.Programs[filter.HostNormal] = c.hostNormal(h, c.selectHost(labels, normalPolicy))
-			out.Programs[filter.HostForward] = c.hostForward(c.selectHost(labels, forwardPolicy))
-			out.Programs[filter.HostUntracked] = c.hostEarly(c.untracked(h, labels))
-			out.Programs[filter.HostPreDNAT] = c.hostEarly(c.preDNAT(labels))
-			c.spec.Hosts = append(c.spec.Hosts, out)
-			c.warnOfNamespaceSelectors(h, labels)
+			c.hosts = append(c.hosts, &hostPlan{HostEndpoint: h, labels: id.labels})
+			c.staleHosts = true
 		}
 	}
+}
+
+// planHosts plans the programs of this node's host endpoints (spec section 5.4),
+// and ends uses of segments, its own and those of pods.
+func (c *Compiler) planHosts() {
+	if c.staleHosts && len(c.hosts) > 0 {
+		c.hostNotes = nil
+		global := c.globalPolicies()
+		for _, h := range c.hosts {
+			c.left = append(c.left, h.segments...)
+			h.segments = nil
+			of := func(counts func(*policy.Policy) bool) applicable { return selectForHost(global, h.labels, counts) }
+			var programs [filter.HostChains][2]filter.Program
+			programs[filter.HostNormal] = c.hostNormal(h, of(normalPolicy))
+			programs[filter.HostForward] = c.hostForward(h, of(forwardPolicy))
+			programs[filter.HostUntracked] = c.hostEarly(h, untracked(h, of))
+			programs[filter.HostPreDNAT] = c.hostEarly(h, preDNAT(of))
+			c.out.SetHost(h.Name, programs)
+			c.warnOfNamespaceSelectors(h, global)
+		}
+	}
+	c.staleHosts = false
+	c.leaveSegments()
+}
+
+// globalPolicies gives the policies of no namespace, in order.
+func (c *Compiler) globalPolicies() []*rankedPolicy {
+	var out []*rankedPolicy
+	for _, r := range c.policies {
+		if r.Namespace == "" {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, (*rankedPolicy).before)
+	return out
 }
 
 // warnOfNamespaceSelectors tells of policies that speak of namespaces and select
 // a host all the same, which is what Calico does and few people mean (spec
 // section 4.4).
-func (c *compiler) warnOfNamespaceSelectors(h *policy.HostEndpoint, labels map[string]string) {
-	for _, p := range c.policies {
-		if p.NamespaceSelector != nil && selectsHost(p.Policy, labels) {
-			c.problem(p.Key(), "spec.namespaceSelector", "it also holds for what has no namespace and selects host endpoint %s: write selector: all() beside it to select pods only", h.Name)
+func (c *Compiler) warnOfNamespaceSelectors(h *hostPlan, global []*rankedPolicy) {
+	for _, p := range global {
+		if p.NamespaceSelector != nil && p.selectsHost(h.labels) {
+			c.hostNotes = append(c.hostNotes, problem(p.Key(), "spec.namespaceSelector", "it also holds for what has no namespace and selects host endpoint %s: write selector: all() beside it to select pods only", h.Name))
 		}
 	}
 }
 
-// applicable holds the policies of an endpoint by flow.Direction, as rising
-// indexes of c.policies.
-type applicable [2][]int32
+// applicable holds the policies of an endpoint by flow.Direction, in order.
+type applicable [2][]*rankedPolicy
 
 func normalPolicy(p *policy.Policy) bool { return !p.DoNotTrack && !p.PreDNAT }
 
 func forwardPolicy(p *policy.Policy) bool { return normalPolicy(p) && p.ApplyOnForward }
 
-func (c *compiler) selectHost(labels map[string]string, counts func(*policy.Policy) bool) applicable {
-	var out applicable
-	for i, p := range c.policies {
-		if !counts(p.Policy) || !selectsHost(p.Policy, labels) {
+func selectForHost(global []*rankedPolicy, labels selector.Map, counts func(*policy.Policy) bool) (out applicable) {
+	for _, p := range global {
+		if !counts(p.Policy) || !p.selectsHost(labels) {
 			continue
 		}
 		for _, dir := range directions {
 			if p.Applies(dir) {
-				out[dir] = append(out[dir], int32(i))
+				out[dir] = append(out[dir], p)
 			}
 		}
 	}
@@ -83,44 +124,50 @@ func (c *compiler) selectHost(labels map[string]string, counts func(*policy.Poli
 
 // untracked gives the doNotTrack policies, which Calico does not offer on the
 // host endpoint for every interface.
-func (c *compiler) untracked(h *policy.HostEndpoint, labels map[string]string) applicable {
+func untracked(h *hostPlan, of func(func(*policy.Policy) bool) applicable) applicable {
 	if h.InterfaceName == "*" {
 		return applicable{}
 	}
-	return c.selectHost(labels, func(p *policy.Policy) bool { return p.DoNotTrack })
+	return of(func(p *policy.Policy) bool { return p.DoNotTrack })
 }
 
-func (c *compiler) preDNAT(labels map[string]string) applicable {
-	out := c.selectHost(labels, func(p *policy.Policy) bool { return p.PreDNAT && !p.DoNotTrack })
+func preDNAT(of func(func(*policy.Policy) bool) applicable) applicable {
+	out := of(func(p *policy.Policy) bool { return p.PreDNAT && !p.DoNotTrack })
 	out[flow.Egress] = nil
 	return out
 }
 
+// hostProgram makes a program of segments that the host endpoint uses from now on.
+func hostProgram(h *hostPlan, segments []*plannedSegment, final filter.Final) filter.Program {
+	h.segments = append(h.segments, segments...)
+	return programOf(segments, final)
+}
+
 // hostEarly plans the chains before the host's own: tiers have no end, and what
 // nothing decided goes on.
-func (c *compiler) hostEarly(list applicable) (programs [2]int) {
+func (c *Compiler) hostEarly(h *hostPlan, list applicable) (programs [2]filter.Program) {
 	for _, dir := range directions {
-		programs[dir] = c.program(c.tierSegments(list[dir], dir, false), filter.FinalUndecided)
+		programs[dir] = hostProgram(h, c.tierSegments(list[dir], dir, false), filter.FinalUndecided)
 	}
 	return programs
 }
 
 // hostForward plans the chain for forwarded traffic: open unless a policy
 // applies in some direction.
-func (c *compiler) hostForward(list applicable) (programs [2]int) {
+func (c *Compiler) hostForward(h *hostPlan, list applicable) (programs [2]filter.Program) {
 	final := filter.FinalUndecided
 	if len(list[0])+len(list[1]) == 0 {
 		final = filter.FinalOpen
 	}
 	for _, dir := range directions {
-		programs[dir] = c.program(c.tierSegments(list[dir], dir, true), final)
+		programs[dir] = hostProgram(h, c.tierSegments(list[dir], dir, true), final)
 	}
 	return programs
 }
 
 // hostNormal plans the chain for local processes: tiers, then the profiles in
 // order, then deny.
-func (c *compiler) hostNormal(h *policy.HostEndpoint, list applicable) (programs [2]int) {
+func (c *Compiler) hostNormal(h *hostPlan, list applicable) (programs [2]filter.Program) {
 	for _, dir := range directions {
 		segments, final := c.tierSegments(list[dir], dir, true), filter.FinalDeny
 	profiles:
@@ -133,19 +180,18 @@ func (c *compiler) hostNormal(h *policy.HostEndpoint, list applicable) (programs
 				segments = append(segments, c.profileSegment(c.profiles[name], dir))
 			default: // behaves as deny-all at its place
 				if dir == flow.Ingress { // once is enough
-					c.problem(policy.Key{Kind: policy.HostEndpointKind, Name: h.Name}, "spec.profiles", "profile %q is not known: it denies", name)
+					c.hostNotes = append(c.hostNotes, problem(policy.Key{Kind: policy.HostEndpointKind, Name: h.Name}, "spec.profiles", "profile %q is not known: it denies", name))
 				}
 				break profiles
 			}
 		}
-		programs[dir] = c.program(segments, final)
+		programs[dir] = hostProgram(h, segments, final)
 	}
 	return programs
 }
 
-func (c *compiler) profileSegment(p *policy.Profile, dir flow.Direction) *plannedSegment {
-	key := append([]byte{2, byte(dir)}, p.Name...)
-	return c.segment(key, false, func() []ruleList {
-		return []ruleList{{tier: -1, profile: p, dir: dir}}
+func (c *Compiler) profileSegment(p *policy.Profile, dir flow.Direction) *plannedSegment {
+	return c.segment(append([]byte{2, byte(dir)}, p.Name...), nil, dir, func(yield func(listKey, string) bool) {
+		yield(listKey{profile: p, dir: dir}, "")
 	})
 }

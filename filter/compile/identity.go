@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/filter/policy/selector"
 )
@@ -14,122 +13,187 @@ import (
 // identity is what policy can tell about an object that has addresses. Objects
 // of one identity are one to every selector.
 type identity struct {
-	labels selector.Map // effective, spec section 3
-	ports  []policy.NamedPort
-	// hosted is set for pods of this node; only they need programs.
-	hosted bool
+	atom      atom
+	key       string
+	labels    selector.Map // effective, spec section 3
+	ports     []policy.NamedPort
+	namespace string // empty for what has none
 	// open is set for a pod whose namespace is known, so that its profile allows
 	// what no tier decides.
-	open bool
-	// programs are indexes of spec.Programs by flow.Direction; 0 denies.
-	programs [2]int
+	open    bool
+	objects int      // that have it
+	hosted  int      // of these, pods of this node; only they need programs
+	derived []string // its keys in people.derived
+	classes []*class // that it is in
+	plan    *endpointPlan
 }
 
-// entry is an address or prefix of something that makes classes.
-type entry struct {
-	prefix netip.Prefix
-	atom   atom
+// people has the objects with labels, and their identities.
+type people struct {
+	pods     map[*policy.Endpoint]*pod
+	sets     map[*policy.NetworkSet]*identity
+	podsIn   map[string]map[*policy.Endpoint]bool // by namespace
+	setsIn   map[string]map[*policy.NetworkSet]bool
+	interned map[string]*identity
+	// identitiesIn has them by namespace.
+	identitiesIn map[string]map[*identity]bool
+	// derived has the identities of pods by namespace and by what their labels
+	// derive from, until what they inherit changes.
+	derived map[string]map[string]*identity
+	podKey  podKey
 }
 
-// addIdentities derives the labels of pods, sets and host endpoints and interns
-// them. Pods come first: they are sorted by namespace, and so identities are.
-func (c *compiler) addIdentities() {
-	c.byNamespace = make(map[string][]int)
-	interned := make(map[string]int)
-	c.addPods(interned)
-	for _, set := range c.NetworkSets {
-		id := c.intern(interned, c.setLabels(set), nil)
-		for _, p := range set.Nets {
-			if p = p.Masked(); !p.IsValid() || p.Addr().Is4In6() {
-				c.problem(policy.Key{Kind: set.Kind, Namespace: set.Namespace, Name: set.Name}, "spec.nets", "%s is neither an IPv4 nor an IPv6 prefix: ignored", p)
-				continue
-			}
-			c.addresses = append(c.addresses, entry{p, atom(id)})
-		}
-	}
-	c.hostIdentity = make([]int, len(c.HostEndpoints))
-	for i, h := range c.HostEndpoints {
-		c.hostIdentity[i] = c.intern(interned, c.hostLabels(h), h.Ports)
-		for _, a := range h.ExpectedIPs {
-			c.addAddress(policy.Key{Kind: policy.HostEndpointKind, Name: h.Name}, "spec.expectedIPs", a, atom(c.hostIdentity[i]))
-		}
-	}
+type pod struct {
+	identity *identity
+	hosted   bool
 }
 
-func (c *compiler) addPods(interned map[string]int) {
-	c.podIdentity = make([]int, len(c.Endpoints))
-	c.spec.Endpoints = make([]filter.Endpoint, 0, len(c.Endpoints))
-	c.addresses = make([]entry, 0, 2*len(c.Endpoints))
-	owners := make(map[netip.Addr]int, len(c.Endpoints))
-	pods := make(map[string]int) // identities by what their labels derive from
-	var key podKey
-	for i, ep := range c.Endpoints {
-		k := key.of(ep)
-		id, known := pods[string(k)]
-		if !known {
-			id = c.intern(interned, c.podLabels(ep), ep.Ports)
-			c.identities[id].open = c.namespaces[ep.Namespace] != nil
-			pods[string(k)] = id
-		}
-		c.podIdentity[i] = id
-		hosted := c.hostedOn(ep.Node)
-		if hosted {
-			c.identities[id].hosted = true
-		}
-		out := filter.Endpoint{EndpointInfo: filter.EndpointInfo{
-			Namespace: ep.Namespace, Name: ep.Name, ServiceAccount: ep.ServiceAccount, Hosted: hosted,
-		}}
-		for _, a := range ep.Addrs {
-			if !c.addAddress(ep.Key(), "status.podIPs", a, atom(id)) {
-				continue
-			}
-			out.Addrs = append(out.Addrs, a)
-			p := netip.PrefixFrom(a, a.BitLen())
-			if hosted {
-				c.addresses = append(c.addresses, entry{p, atomHosted})
-			}
-			owner, taken := owners[a]
-			if !taken {
-				owners[a] = i
-			} else if owner != i {
-				c.addresses = append(c.addresses, entry{p, atomConflict})
-				c.problem(ep.Key(), "status.podIPs", "%s claims %s too: the address is denied until one of them is gone", c.Endpoints[owner].Key(), a)
-			}
-		}
-		c.spec.Endpoints = append(c.spec.Endpoints, out)
+func newPeople() people {
+	return people{
+		pods:         make(map[*policy.Endpoint]*pod),
+		sets:         make(map[*policy.NetworkSet]*identity),
+		podsIn:       make(map[string]map[*policy.Endpoint]bool),
+		setsIn:       make(map[string]map[*policy.NetworkSet]bool),
+		interned:     make(map[string]*identity),
+		identitiesIn: make(map[string]map[*identity]bool),
+		derived:      make(map[string]map[string]*identity),
 	}
 }
 
-// addAddress notes an address of an object's field. It refuses those that no
-// packet carries to a decision: IPv4-mapped ones, and those with a zone, which
-// mean nothing off their link.
-func (c *compiler) addAddress(object policy.Key, field string, addr netip.Addr, a atom) bool {
-	if !addr.IsValid() || addr.Is4In6() || addr.Zone() != "" {
-		c.problem(object, field, "address %s is not a plain IPv4 or IPv6 address: ignored", addr)
-		return false
+func (c *Compiler) addPod(ep *policy.Endpoint) {
+	if c.pods[ep] != nil {
+		return
 	}
-	c.addresses = append(c.addresses, entry{netip.PrefixFrom(addr, addr.BitLen()), a})
-	return true
+	key := c.podKey.of(ep)
+	id := c.derived[ep.Namespace][string(key)]
+	if id == nil {
+		id = c.intern(c.podLabels(ep), ep.Ports)
+		id.open = c.namespaces[ep.Namespace] != nil
+		if c.derived[ep.Namespace] == nil {
+			c.derived[ep.Namespace] = make(map[string]*identity)
+		}
+		k := string(key)
+		c.derived[ep.Namespace][k] = id
+		id.derived = append(id.derived, k)
+	}
+	p := &pod{id, c.hostedOn(ep.Node)}
+	id.objects++
+	if p.hosted {
+		id.hosted++
+		if id.hosted == 1 {
+			c.planFor(id)
+		}
+	}
+	c.pods[ep] = p
+	addTo(c.podsIn, ep.Namespace, ep)
+	for _, a := range ep.Addrs {
+		c.addAddress(ep, ep.Key(), "status.podIPs", a, owner{of: ep, pod: p, atom: id.atom})
+	}
 }
 
-// intern gives the identity with these labels and ports.
-func (c *compiler) intern(interned map[string]int, labels selector.Map, ports []policy.NamedPort) int {
-	k := appendLabels(nil, labels, nil)
-	k = appendPorts(k, ports)
-	id, known := interned[string(k)]
-	if !known {
-		id = len(c.identities)
-		interned[string(k)] = id
-		c.identities = append(c.identities, identity{labels: labels, ports: ports})
-		if ns, ok := labels[namespaceLabel]; ok {
-			c.byNamespace[ns] = append(c.byNamespace[ns], id)
+func (c *Compiler) removePod(ep *policy.Endpoint) {
+	p := c.pods[ep]
+	if p == nil {
+		return
+	}
+	delete(c.pods, ep)
+	removeFrom(c.podsIn, ep.Namespace, ep)
+	delete(c.notes, any(ep))
+	for _, a := range ep.Addrs {
+		c.disown(netip.PrefixFrom(a, a.BitLen()), ep)
+	}
+	if p.hosted {
+		p.identity.hosted--
+		if p.identity.hosted == 0 {
+			c.dropPlan(p.identity)
 		}
+	}
+	c.release(p.identity)
+}
+
+func (c *Compiler) addSet(set *policy.NetworkSet) {
+	if c.sets[set] != nil {
+		return
+	}
+	id := c.intern(c.setLabels(set), nil)
+	id.objects++
+	c.sets[set] = id
+	addTo(c.setsIn, set.Namespace, set)
+	for _, p := range set.Nets {
+		if p = p.Masked(); !p.IsValid() || p.Addr().Is4In6() {
+			c.note(set, problem(setKey(set), "spec.nets", "%s is neither an IPv4 nor an IPv6 prefix: ignored", p))
+			continue
+		}
+		c.own(p, owner{of: set, atom: id.atom})
+	}
+}
+
+func (c *Compiler) removeSet(set *policy.NetworkSet) {
+	id := c.sets[set]
+	if id == nil {
+		return
+	}
+	delete(c.sets, set)
+	removeFrom(c.setsIn, set.Namespace, set)
+	delete(c.notes, any(set))
+	for _, p := range set.Nets {
+		c.disown(p.Masked(), set)
+	}
+	c.release(id)
+}
+
+func (s *state) note(object any, p policy.Problem) { s.notes[object] = append(s.notes[object], p) }
+
+func addTo[T any](m map[string]map[*T]bool, namespace string, o *T) {
+	if m[namespace] == nil {
+		m[namespace] = make(map[*T]bool)
+	}
+	m[namespace][o] = true
+}
+
+func removeFrom[T any](m map[string]map[*T]bool, namespace string, o *T) {
+	if delete(m[namespace], o); len(m[namespace]) == 0 {
+		delete(m, namespace)
+	}
+}
+
+// intern gives the identity with these labels and ports. The caller counts itself
+// among its objects.
+func (c *Compiler) intern(labels selector.Map, ports []policy.NamedPort) *identity {
+	key := string(appendPorts(appendLabels(nil, labels, nil), ports))
+	id := c.interned[key]
+	if id == nil {
+		id = &identity{atom: c.newAtom(), key: key, labels: labels, ports: ports, namespace: labels[namespaceLabel]}
+		c.interned[key] = id
+		c.identityOf[id.atom] = id
+		addTo(c.identitiesIn, id.namespace, id)
 	}
 	return id
 }
 
+// release takes one object from an identity.
+func (c *Compiler) release(id *identity) {
+	if id.objects--; id.objects > 0 {
+		return
+	}
+	c.garbage++
+	delete(c.interned, id.key)
+	delete(c.identityOf, id.atom)
+	removeFrom(c.identitiesIn, id.namespace, id)
+	for _, k := range id.derived {
+		if of := c.derived[id.namespace]; of[k] == id {
+			if delete(of, k); len(of) == 0 {
+				delete(c.derived, id.namespace)
+			}
+		}
+	}
+}
+
+// forgetDerived is called before what pods of a namespace inherit changes.
+func (c *Compiler) forgetDerived(namespace string) { delete(c.derived, namespace) }
+
 // podLabels derives the effective labels of a pod (spec section 3.2).
-func (c *compiler) podLabels(ep *policy.Endpoint) selector.Map {
+func (s *state) podLabels(ep *policy.Endpoint) selector.Map {
 	labels := make(selector.Map, len(ep.Labels)+8)
 	for k, v := range ep.Labels {
 		if !inherited(k) {
@@ -142,38 +206,38 @@ func (c *compiler) podLabels(ep *policy.Endpoint) selector.Map {
 	if ep.ServiceAccount != "" {
 		labels[serviceAccountLabel] = ep.ServiceAccount
 	}
-	c.inheritNamespace(labels, ep.Namespace)
-	c.inheritAccount(labels, accountKey{ep.Namespace, ep.ServiceAccount})
+	s.inheritNamespace(labels, ep.Namespace)
+	s.inheritAccount(labels, accountKey{ep.Namespace, ep.ServiceAccount})
 	return labels
 }
 
 // setLabels derives the effective labels of a network set (spec section 3.3).
-func (c *compiler) setLabels(set *policy.NetworkSet) selector.Map {
+func (s *state) setLabels(set *policy.NetworkSet) selector.Map {
 	labels := unreserved(set.Labels)
 	if set.Namespace != "" {
 		labels[namespaceLabel] = set.Namespace
-		c.inheritNamespace(labels, set.Namespace)
+		s.inheritNamespace(labels, set.Namespace)
 	}
 	return labels
 }
 
 // hostLabels derives the effective labels of a host endpoint: its own, then
 // those its profiles apply.
-func (c *compiler) hostLabels(h *policy.HostEndpoint) selector.Map {
+func (s *state) hostLabels(h *policy.HostEndpoint) selector.Map {
 	labels := unreserved(h.Labels)
 	for _, name := range h.Profiles {
-		if c.profile(name) != objectProfile {
+		if s.profile(name) != objectProfile {
 			continue
 		}
-		for k, v := range unreserved(c.profiles[name].LabelsToApply) {
+		for k, v := range unreserved(s.profiles[name].LabelsToApply) {
 			inherit(labels, k, v)
 		}
 	}
 	return labels
 }
 
-func (c *compiler) inheritNamespace(labels selector.Map, name string) {
-	if ns := c.namespaces[name]; ns != nil {
+func (s *state) inheritNamespace(labels selector.Map, name string) {
+	if ns := s.namespaces[name]; ns != nil {
 		for k, v := range ns.Labels {
 			if k != nameLabel {
 				inherit(labels, namespacePrefix+k, v)
@@ -183,8 +247,8 @@ func (c *compiler) inheritNamespace(labels selector.Map, name string) {
 	}
 }
 
-func (c *compiler) inheritAccount(labels selector.Map, key accountKey) {
-	if sa := c.serviceAccounts[key]; sa != nil {
+func (s *state) inheritAccount(labels selector.Map, key accountKey) {
+	if sa := s.serviceAccounts[key]; sa != nil {
 		for k, v := range sa.Labels {
 			if k != nameLabel {
 				inherit(labels, accountPrefix+k, v)

@@ -2,45 +2,64 @@ package compile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
+	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/filter/policy/selector"
 )
 
 // tier is a tier that exists or that a policy names.
 type tier struct {
 	name    string
 	order   float64
+	rank    int
 	endPass bool
 	ghost   bool // there is no Tier object
+	// ends are the rules that stand for the end of the tier, by flow.Direction,
+	// while segments need them.
+	ends [2]struct {
+		id    filter.RuleID
+		users int
+	}
 }
 
-// rankedPolicy is a policy in evaluation order.
+// rankedPolicy is a policy that counts, with what orders it.
 type rankedPolicy struct {
 	*policy.Policy
-	tier int // index into tiers
+	tier   *tier
+	tie    string
+	number uint64             // tells versions of policies apart
+	sel    *selector.Selector // its subject; nil is every endpoint
 }
 
-// sortPolicies puts the policies that count in evaluation order (spec section
-// 5.1).
-func (c *compiler) sortPolicies() {
-	counted := enforcedView(c.Snapshot.Policies)
+// before orders policies as they are evaluated (spec section 5.1).
+func (p *rankedPolicy) before(q *rankedPolicy) int {
+	return cmp.Or(cmp.Compare(p.tier.rank, q.tier.rank), cmp.Compare(p.Order, q.Order), cmp.Compare(p.tie, q.tie), cmp.Compare(p.number, q.number))
+}
+
+// counted gives the policies that count.
+func (c *Compiler) counted(policies []*policy.Policy) []*policy.Policy {
 	if c.options.Pending {
-		counted = pendingView(c.Snapshot.Policies)
+		return pendingView(policies)
 	}
-	byName := make(map[string]int)
-	for _, t := range c.Tiers {
-		byName[t.Name] = 0
-		c.tiers = append(c.tiers, tier{name: t.Name, order: t.Order, endPass: t.DefaultAction == policy.Pass})
+	return enforcedView(policies)
+}
+
+// sortTiers ranks the tiers, those that policies name without an object last.
+func (c *Compiler) sortTiers(stated []policy.Tier, counted []*policy.Policy) {
+	for _, t := range stated {
+		c.tiers[t.Name] = &tier{name: t.Name, order: t.Order, endPass: t.DefaultAction == policy.Pass}
 	}
 	for _, p := range counted {
-		if _, known := byName[tierOf(p)]; !known {
-			byName[tierOf(p)] = 0
-			c.tiers = append(c.tiers, tier{name: tierOf(p), ghost: true})
-			c.problem(p.Key(), "spec.tier", "there is no tier %q: its policies come after those of every other tier and it ends in Deny", p.Tier)
+		if c.tiers[tierOf(p)] == nil {
+			c.tiers[tierOf(p)] = &tier{name: tierOf(p), ghost: true}
+			c.fixed = append(c.fixed, problem(p.Key(), "spec.tier", "there is no tier %q: its policies come after those of every other tier and it ends in Deny", p.Tier))
 		}
 	}
-	slices.SortFunc(c.tiers, func(a, b tier) int {
+	order := slices.Collect(maps.Values(c.tiers))
+	slices.SortFunc(order, func(a, b *tier) int {
 		if a.ghost != b.ghost {
 			if b.ghost {
 				return -1
@@ -49,15 +68,9 @@ func (c *compiler) sortPolicies() {
 		}
 		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.name, b.name))
 	})
-	for i, t := range c.tiers {
-		byName[t.name] = i
+	for i, t := range order {
+		t.rank = i
 	}
-	for _, p := range counted {
-		c.policies = append(c.policies, rankedPolicy{p, byName[tierOf(p)]})
-	}
-	slices.SortStableFunc(c.policies, func(a, b rankedPolicy) int {
-		return cmp.Or(cmp.Compare(a.tier, b.tier), cmp.Compare(a.Order, b.Order), cmp.Compare(tieKey(a.Policy), tieKey(b.Policy)))
-	})
 }
 
 func tierOf(p *policy.Policy) string { return cmp.Or(p.Tier, policy.DefaultTier) }

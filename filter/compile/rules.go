@@ -9,83 +9,129 @@ import (
 	"github.com/postern-project/postern/filter/policy"
 )
 
-// buildRules numbers the needed rules and fills segments and programs.
-func (c *compiler) buildRules() {
-	words := (len(c.spec.Classes) + 63) / 64
-	c.resolver = resolver{
-		matches: make(map[string][]int),
-		sets:    make(map[string]*filter.ClassSet),
-		named:   make(map[string]*filter.ClassPorts),
-		served:  make(map[policy.ServiceRef]*filter.ClassPorts),
-		ports:   make(map[string][]int),
-		bitmap:  make([]uint64, words),
-		other:   make([]uint64, words),
+// ruleList is the rules of a policy or profile in one direction, in the Builder,
+// and what they use.
+type ruleList struct {
+	key    listKey
+	ids    []filter.RuleID
+	terms  []*term
+	named  []*named
+	served []*service
+	users  int // segments
+}
+
+// list gives a list of rules, used once more. tier is empty for a profile.
+func (c *Compiler) list(key listKey, tier string) *ruleList {
+	l := c.lists[key]
+	if l == nil {
+		l = &ruleList{key: key}
+		c.lists[key] = l
+		c.addRules(l, tier)
 	}
-	for id := range c.identities {
-		for _, p := range c.identities[id].ports {
-			if ids := c.ports[p.Name]; len(ids) == 0 || ids[len(ids)-1] != id {
-				c.ports[p.Name] = append(ids, id)
-			}
-		}
+	l.users++
+	return l
+}
+
+// dropList takes one use from a list. The Builder keeps its rules until dropUnused.
+func (c *Compiler) dropList(l *ruleList) {
+	if l.users--; l.users > 0 {
+		return
 	}
-	numbers := make(map[ruleList][]filter.RuleID, len(c.needed))
-	for _, l := range c.needed {
-		numbers[l] = c.addRules(l)
+	delete(c.lists, l.key)
+	for _, t := range l.terms {
+		c.dropTerm(t)
 	}
-	type end struct {
-		tier int
-		dir  flow.Direction
+	for _, n := range l.named {
+		c.dropNamed(n)
 	}
-	ends := make(map[end]filter.RuleID)
-	for _, seg := range c.order {
-		seg.out = new(filter.Segment)
-		for _, l := range seg.lists {
-			seg.out.Rules = append(seg.out.Rules, numbers[l]...)
-		}
-		if seg.end {
-			at := end{seg.lists[0].tier, seg.lists[0].dir}
-			if ends[at] == 0 {
-				ends[at] = c.addRule(filter.Rule{IPv4: true, IPv6: true, Info: filter.RuleInfo{
-					Tier: c.tiers[at.tier].name, Direction: at.dir, Index: -1, Action: filter.Deny,
-				}})
-			}
-			seg.out.End = ends[at]
-		}
-	}
-	for _, p := range c.plans {
-		out := filter.Program{Final: p.final}
-		for _, seg := range p.segments {
-			out.Segments = append(out.Segments, seg.out)
-		}
-		c.spec.Programs = append(c.spec.Programs, out)
+	for _, s := range l.served {
+		c.dropServicePorts(s)
 	}
 }
 
-func (c *compiler) addRule(r filter.Rule) filter.RuleID {
-	c.spec.Rules = append(c.spec.Rules, r)
-	return filter.RuleID(len(c.spec.Rules))
+// rules gives the rules that a key names.
+func (k listKey) rules() []policy.Rule {
+	if k.profile == nil {
+		return k.policy.Rules(k.dir)
+	}
+	if k.dir == flow.Egress {
+		return k.profile.Egress
+	}
+	return k.profile.Ingress
 }
 
-// addRules adds the rules of a list that can match at all.
-func (c *compiler) addRules(l ruleList) []filter.RuleID {
-	var out []filter.RuleID
-	info := filter.RuleInfo{Direction: l.dir}
-	if l.profile != nil {
-		info.Kind, info.Name = string(policy.ProfileKind), l.profile.Name
+// addRules gives the Builder the rules that can match at all.
+func (c *Compiler) addRules(l *ruleList, tier string) {
+	info := filter.RuleInfo{Direction: l.key.dir, Tier: tier}
+	if p := l.key.profile; p != nil {
+		info.Kind, info.Name = string(policy.ProfileKind), p.Name
 	} else {
-		info.Tier = c.tiers[l.tier].name
-		info.Kind, info.Namespace, info.Name = string(l.policy.Kind), l.policy.Namespace, l.policy.Name
+		p := l.key.policy
+		info.Kind, info.Namespace, info.Name = string(p.Kind), p.Namespace, p.Name
 	}
-	rules := l.rules()
+	rules := l.key.rules()
 	for i := range rules {
 		r := &rules[i]
 		info.Index, info.Action = r.Index, actions[r.Action]
-		if l.profile != nil && info.Action == filter.Pass {
+		if l.key.profile != nil && info.Action == filter.Pass {
 			info.Action = filter.Deny // there is nothing to pass to (D6)
 		}
-		if rule, ok := c.rule(r, info); ok {
-			out = append(out, c.addRule(rule))
+		out := filter.Rule{Info: info}
+		if out.IPv4, out.IPv6 = families(r); !out.IPv4 && !out.IPv6 {
+			continue
 		}
+		if r.Protocol != nil {
+			out.Proto = &r.Protocol.Number
+		}
+		if r.NotProtocol != nil {
+			out.NotProto = &r.NotProtocol.Number
+		}
+		out.ICMP, out.NotICMP = icmp(r.ICMP), icmp(r.NotICMP)
+		out.Source = c.side(&r.Source, info.Namespace, l)
+		out.Destination = c.side(&r.Destination, info.Namespace, l)
+		// As a source a service is its addresses, whatever the port; as a
+		// destination it is address, protocol and port together.
+		if s := r.Destination.Service; s != nil {
+			served := c.servicePorts(*s)
+			l.served = append(l.served, served)
+			out.Destination.Service = served.ports
+		}
+		l.ids = append(l.ids, c.out.AddRule(&out))
+	}
+}
+
+// side resolves one side of a rule of a policy in the namespace. The service of a
+// destination is left to the caller.
+func (c *Compiler) side(e *policy.EntityRule, namespace string, l *ruleList) (out filter.Side) {
+	p := scope(e, namespace)
+	key := p.key()
+	if t := c.term(e, p, key); t != nil {
+		l.terms = append(l.terms, t)
+		out.Classes = t.set
+	}
+	out.Ports = c.portMatch(e.Ports, p, key, l)
+	out.NotPorts = c.portMatch(e.NotPorts, p, key, l)
+	return out
+}
+
+// portMatch resolves a list of ports of one side.
+func (c *Compiler) portMatch(ports []policy.Port, p predicate, key string, l *ruleList) *filter.PortMatch {
+	if len(ports) == 0 {
+		return nil
+	}
+	out := new(filter.PortMatch)
+	var names []string
+	for _, port := range ports {
+		if port.Name == "" {
+			out.Ranges = append(out.Ranges, port.PortRange)
+		} else {
+			names = append(names, port.Name)
+		}
+	}
+	if len(names) > 0 {
+		n := c.namedPorts(names, p, key)
+		l.named = append(l.named, n)
+		out.Named = n.ports
 	}
 	return out
 }
@@ -93,29 +139,6 @@ func (c *compiler) addRules(l ruleList) []filter.RuleID {
 // actions has the engine's word for each action; what is not there denies.
 var actions = map[policy.Action]filter.Action{
 	policy.Deny: filter.Deny, policy.Allow: filter.Allow, policy.Pass: filter.Pass, policy.Log: filter.Log,
-}
-
-// rule resolves a rule; ok is false if no packet can match it.
-func (c *compiler) rule(r *policy.Rule, info filter.RuleInfo) (out filter.Rule, ok bool) {
-	out = filter.Rule{Info: info}
-	out.IPv4, out.IPv6 = families(r)
-	if r.Protocol != nil {
-		out.Proto = &r.Protocol.Number
-	}
-	if r.NotProtocol != nil {
-		out.NotProto = &r.NotProtocol.Number
-	}
-	out.ICMP, out.NotICMP = icmp(r.ICMP), icmp(r.NotICMP)
-	var some, any bool
-	if out.Source, some = c.side(&r.Source, info.Namespace); some {
-		out.Destination, any = c.side(&r.Destination, info.Namespace)
-	}
-	// As a source a service is its addresses, whatever the port; as a
-	// destination it is address, protocol and port together.
-	if s := r.Destination.Service; s != nil {
-		out.Destination.Service = c.servicePorts(*s)
-	}
-	return out, some && any && (out.IPv4 || out.IPv6)
 }
 
 // families tells for which families a rule exists (spec section 6).

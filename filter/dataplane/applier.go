@@ -31,9 +31,10 @@ type Protect func(Addresses) error
 // Applier puts snapshots in force, one after the other. It is not safe for
 // concurrent use.
 type Applier struct {
-	engine  *filter.Engine
-	protect Protect
-	options compile.Options
+	engine   *filter.Engine
+	protect  Protect
+	node     string
+	compiler *compile.Compiler
 	// kernel is what the kernel is known to have been told; known is false before
 	// the first change and after one that failed.
 	kernel Addresses
@@ -42,7 +43,7 @@ type Applier struct {
 
 // New returns an Applier that publishes to engine and to the kernel.
 func New(engine *filter.Engine, protect Protect, options compile.Options) *Applier {
-	return &Applier{engine: engine, protect: protect, options: options}
+	return &Applier{engine: engine, protect: protect, node: options.Node, compiler: compile.New(options)}
 }
 
 // Apply puts a snapshot in force and returns the ruleset that it became, with what
@@ -50,7 +51,7 @@ func New(engine *filter.Engine, protect Protect, options compile.Options) *Appli
 // the caller must apply again, the same snapshot or a later one: the kernel may
 // protect less than the ruleset in force asks for.
 func (a *Applier) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem, error) {
-	rs, problems := compile.Compile(s, a.options)
+	rs, problems := a.compiler.Apply(s)
 	if rs == nil {
 		return nil, problems, fmt.Errorf("generation %d: compile: no ruleset", s.Generation)
 	}
@@ -85,7 +86,7 @@ func (a *Applier) tell(want Addresses) error {
 // hosted gives the addresses of the pods of this node.
 func (a *Applier) hosted(s *policy.Snapshot) (addrs []netip.Addr) {
 	for _, ep := range s.Endpoints {
-		if a.options.Node == "" || ep.Node == "" || ep.Node == a.options.Node {
+		if a.node == "" || ep.Node == "" || ep.Node == a.node {
 			addrs = append(addrs, ep.Addrs...)
 		}
 	}

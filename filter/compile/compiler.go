@@ -1,0 +1,308 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/policy"
+)
+
+// Compiler turns a sequence of snapshots into rulesets. It remembers the last
+// one: what two snapshots have in common, as told by the addresses of their
+// objects, is not compiled again. Objects must therefore not change once they
+// were in a snapshot. The rulesets decide as if each snapshot had been compiled
+// alone.
+//
+// A Compiler belongs to one goroutine at a time. Rulesets that it gave stay as
+// they are.
+type Compiler struct {
+	options Options
+	last    *policy.Snapshot // nil before the first
+	*state
+}
+
+// state is everything derived from a snapshot. It is made anew when something
+// changes that reaches everywhere, and when most of it is garbage.
+type state struct {
+	out   *filter.Builder
+	notes map[any][]policy.Problem // by object
+	fixed []policy.Problem         // of tiers and hosts, which no change below touches
+
+	namespaces      map[string]*policy.Namespace
+	serviceAccounts map[accountKey]*policy.ServiceAccount
+	profiles        map[string]*policy.Profile
+
+	book
+	people
+	terms
+	planner
+
+	garbage int // things thrown away since the last rebuild
+}
+
+// accountKey is a service account's namespace and name.
+type accountKey struct{ namespace, name string }
+
+// New makes a Compiler.
+func New(o Options) *Compiler { return &Compiler{options: o} }
+
+func newState() *state {
+	return &state{
+		out:             filter.NewBuilder(),
+		notes:           make(map[any][]policy.Problem),
+		namespaces:      make(map[string]*policy.Namespace),
+		serviceAccounts: make(map[accountKey]*policy.ServiceAccount),
+		profiles:        make(map[string]*policy.Profile),
+		book:            newBook(),
+		people:          newPeople(),
+		terms:           newTerms(),
+		planner:         newPlanner(),
+	}
+}
+
+// Apply compiles a snapshot, which it only reads; nil is an empty one. The
+// Problems tell what does not do what it says; none of them stops the rest. The
+// Ruleset is nil, with a Problem that names no object, only if this package is
+// itself at fault; an Engine without a Ruleset drops.
+func (c *Compiler) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem) {
+	if s == nil {
+		s = new(policy.Snapshot)
+	}
+	if c.last == nil || c.reachesEverywhere(s) || c.wasteful() {
+		c.rebuild(s)
+	} else {
+		c.update(s)
+	}
+	c.last = s
+	if err := c.commit(); err != nil {
+		c.last = nil
+		return nil, []policy.Problem{{Message: err.Error()}}
+	}
+	return c.out.Publish(s.Generation), c.problems()
+}
+
+// reachesEverywhere tells whether something changed that is not worth following
+// step by step: tiers, profiles and host endpoints are few and change rarely, and
+// so do staged policies in the pending view, where they replace each other.
+func (c *Compiler) reachesEverywhere(s *policy.Snapshot) bool {
+	if !slices.Equal(s.Tiers, c.last.Tiers) || !slices.Equal(s.Profiles, c.last.Profiles) || !slices.Equal(s.HostEndpoints, c.last.HostEndpoints) {
+		return true
+	}
+	if same(s.Policies, c.last.Policies) {
+		return false
+	}
+	if c.options.Pending {
+		return true
+	}
+	removed, added := differences(c.last.Policies, s.Policies, (*policy.Policy).Key)
+	return slices.ContainsFunc(slices.Concat(removed, added), func(p *policy.Policy) bool {
+		t := c.tiers[tierOf(p)]
+		return t == nil || t.ghost
+	})
+}
+
+// wasteful tells whether to begin anew: numbers that a ruleset indexes are not
+// used twice, and so their tables grow with every label set and selector that
+// comes. Below the floor a rebuild costs more than it gives back.
+func (c *Compiler) wasteful() bool {
+	const floor = 4096
+	return c.garbage > floor && c.out.Garbage() > 0.5
+}
+
+// rebuild makes the state of a snapshot from nothing.
+func (c *Compiler) rebuild(s *policy.Snapshot) {
+	c.state = newState()
+	for _, n := range s.Namespaces {
+		c.namespaces[n.Name] = n
+	}
+	for _, a := range s.ServiceAccounts {
+		c.serviceAccounts[accountKey{a.Namespace, a.Name}] = a
+	}
+	for _, p := range s.Profiles {
+		c.profiles[p.Name] = p
+	}
+	counted := c.counted(s.Policies)
+	c.sortTiers(s.Tiers, counted)
+	for _, p := range counted {
+		c.addPolicy(p)
+	}
+	for _, e := range s.EndpointSlices {
+		c.addSlice(e)
+	}
+	for _, e := range s.Endpoints {
+		c.addPod(e)
+	}
+	for _, set := range s.NetworkSets {
+		c.addSet(set)
+	}
+	c.addHosts(s.HostEndpoints)
+}
+
+// update follows the differences between the last snapshot and s. What goes away
+// goes before what comes, so that an object that is in both places moves.
+func (c *Compiler) update(s *policy.Snapshot) {
+	oldNamespaces, newNamespaces := differences(c.last.Namespaces, s.Namespaces, namespaceKey)
+	oldAccounts, newAccounts := differences(c.last.ServiceAccounts, s.ServiceAccounts, accountObjectKey)
+	oldPods, newPods := differences(c.last.Endpoints, s.Endpoints, (*policy.Endpoint).Key)
+	oldSets, newSets := differences(c.last.NetworkSets, s.NetworkSets, setKey)
+	oldSlices, newSlices := differences(c.last.EndpointSlices, s.EndpointSlices, sliceKey)
+	oldPolicies, newPolicies := differences(c.last.Policies, s.Policies, (*policy.Policy).Key)
+
+	// Labels that objects inherit: whoever inherits is taken out and put back.
+	touched := make(map[string]bool)
+	for _, n := range slices.Concat(oldNamespaces, newNamespaces) {
+		touched[n.Name] = true
+	}
+	accounts := make(map[accountKey]bool)
+	for _, a := range slices.Concat(oldAccounts, newAccounts) {
+		accounts[accountKey{a.Namespace, a.Name}] = true
+	}
+	for key := range accounts {
+		again(&oldPods, &newPods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
+		c.forgetDerived(key.namespace)
+	}
+	for name := range touched {
+		again(&oldPods, &newPods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
+		again(&oldSets, &newSets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
+		c.forgetDerived(name)
+	}
+
+	for _, e := range oldPods {
+		c.removePod(e)
+	}
+	for _, n := range oldSets {
+		c.removeSet(n)
+	}
+	for _, e := range oldSlices {
+		c.removeSlice(e)
+	}
+	for _, p := range oldPolicies {
+		c.removePolicy(p)
+	}
+	for _, n := range oldNamespaces {
+		delete(c.namespaces, n.Name)
+	}
+	for _, n := range newNamespaces {
+		c.namespaces[n.Name] = n
+	}
+	for _, a := range oldAccounts {
+		delete(c.serviceAccounts, accountKey{a.Namespace, a.Name})
+	}
+	for _, a := range newAccounts {
+		c.serviceAccounts[accountKey{a.Namespace, a.Name}] = a
+	}
+	for _, p := range c.counted(newPolicies) {
+		c.addPolicy(p)
+	}
+	for _, e := range newSlices {
+		c.addSlice(e)
+	}
+	for _, e := range newPods {
+		c.addPod(e)
+	}
+	for _, n := range newSets {
+		c.addSet(n)
+	}
+}
+
+// commit brings everything that changes touched to where the Builder has it.
+func (c *Compiler) commit() error {
+	c.planEndpoints()
+	c.planHosts()
+	if err := c.classify(); err != nil {
+		return err
+	}
+	c.spreadTerms()
+	c.describeClasses()
+	c.dropUnused()
+	c.out.SetEndpoints(len(c.pods))
+	return nil
+}
+
+// problems gives what is known to be wrong, in the order of objects.
+func (c *Compiler) problems() []policy.Problem {
+	out := slices.Concat(c.fixed, c.hostNotes)
+	for _, list := range c.notes {
+		out = append(out, list...)
+	}
+	out = append(out, c.conflicts()...)
+	slices.SortStableFunc(out, func(a, b policy.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object.Kind, b.Object.Kind), cmp.Compare(a.Object.Namespace, b.Object.Namespace), cmp.Compare(a.Object.Name, b.Object.Name),
+			cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+	})
+	return out
+}
+
+func problem(object policy.Key, field, format string, args ...any) policy.Problem {
+	return policy.Problem{Object: object, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+func namespaceKey(n *policy.Namespace) policy.Key {
+	return policy.Key{Kind: policy.NamespaceKind, Name: n.Name}
+}
+
+func accountObjectKey(a *policy.ServiceAccount) policy.Key {
+	return policy.Key{Kind: policy.ServiceAccountKind, Namespace: a.Namespace, Name: a.Name}
+}
+
+func setKey(s *policy.NetworkSet) policy.Key {
+	return policy.Key{Kind: s.Kind, Namespace: s.Namespace, Name: s.Name}
+}
+
+func sliceKey(s *policy.EndpointSlice) policy.Key {
+	return policy.Key{Kind: policy.EndpointSliceKind, Namespace: s.Namespace, Name: s.Name}
+}
+
+// same tells without looking at the elements whether two slices are one.
+func same[T any](a, b []*T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// differences gives what is in only one of two lists of objects. Lists in the
+// order of their keys are compared in one pass. In others, an object of both may
+// be given twice, as removed and as added, which is true as well if what is
+// removed goes first.
+func differences[T any](old, now []*T, key func(*T) policy.Key) (removed, added []*T) {
+	if same(old, now) {
+		return nil, nil
+	}
+	for len(old) > 0 && len(now) > 0 {
+		if old[0] == now[0] {
+			old, now = old[1:], now[1:]
+			continue
+		}
+		order := compareKeys(key(old[0]), key(now[0]))
+		if order <= 0 {
+			removed, old = append(removed, old[0]), old[1:]
+		}
+		if order >= 0 {
+			added, now = append(added, now[0]), now[1:]
+		}
+	}
+	return append(removed, old...), append(added, now...)
+}
+
+// compareKeys orders as the slices of a Snapshot are.
+func compareKeys(a, b policy.Key) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind))
+}
+
+// again lists objects as removed and added, unless they are removed anyway.
+func again[T any](removed, added *[]*T, objects map[*T]bool, which func(*T) bool) {
+	gone := make(map[*T]bool, len(*removed))
+	for _, o := range *removed {
+		gone[o] = true
+	}
+	for o := range objects {
+		if !gone[o] && which(o) {
+			*removed, *added = append(*removed, o), append(*added, o)
+		}
+	}
+}
+
+// plain tells whether packets carry such an address to a decision. IPv4-mapped
+// ones do not, nor do those with a zone, which mean nothing off their link.
+func plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }

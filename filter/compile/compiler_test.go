@@ -1,0 +1,242 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/filter/policy/selector"
+)
+
+// mix gives a later state of old: some of its objects are gone, some are replaced
+// by, and some are added from, those of another random world. Objects that stay
+// are the same pointers, as a Store keeps them.
+func mix[T any](d draw, old, other []*T, key func(*T) policy.Key) []*T {
+	if d.chance(40) {
+		return old
+	}
+	byKey := make(map[policy.Key]*T)
+	for _, o := range old {
+		if d.chance(85) {
+			byKey[key(o)] = o
+		}
+	}
+	for _, o := range other {
+		if d.chance(25) {
+			byKey[key(o)] = o
+		}
+	}
+	return slices.SortedFunc(maps.Values(byKey), func(a, b *T) int { return compareKeys(key(a), key(b)) })
+}
+
+func (d draw) next(old *policy.Snapshot) *policy.Snapshot {
+	other := d.snapshot()
+	s := *old
+	s.Generation++
+	s.Policies = mix(d, old.Policies, other.Policies, (*policy.Policy).Key)
+	s.Namespaces = mix(d, old.Namespaces, other.Namespaces, namespaceKey)
+	s.ServiceAccounts = mix(d, old.ServiceAccounts, other.ServiceAccounts, accountObjectKey)
+	s.Endpoints = mix(d, old.Endpoints, other.Endpoints, (*policy.Endpoint).Key)
+	s.NetworkSets = mix(d, old.NetworkSets, other.NetworkSets, setKey)
+	s.EndpointSlices = mix(d, old.EndpointSlices, other.EndpointSlices, sliceKey)
+	if d.chance(10) {
+		s.Tiers = other.Tiers
+	}
+	if d.chance(10) {
+		s.Profiles = other.Profiles
+	}
+	if d.chance(10) {
+		s.HostEndpoints = other.HostEndpoints
+	}
+	if len(s.Endpoints) == 0 {
+		s.Endpoints = other.Endpoints
+	}
+	return &s
+}
+
+// TestIncrementalEqualsFresh follows random worlds through random changes. Each
+// ruleset must answer as the one compiled from the same snapshot alone, and go on
+// answering so when later ones are made.
+func TestIncrementalEqualsFresh(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]Options{"every endpoint hosted": {}, "one node": {Node: "n1"}, "pending": {Pending: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(rt *rapid.T) {
+				d := draw{rt}
+				c := New(o)
+				s := d.snapshot()
+				type past struct {
+					rs      *filter.Ruleset
+					tuples  []flow.Tuple
+					answers []answer
+				}
+				var history []past
+				for step := range 4 {
+					rs, problems := c.Apply(s)
+					fresh, wantProblems := Compile(s, o)
+					if rs == nil || fresh == nil {
+						rt.Fatal("no ruleset", problems, wantProblems)
+					}
+					if diff := cmp.Diff(wantProblems, problems); diff != "" {
+						rt.Fatalf("step %d: problems (-fresh +incremental):\n%s", step, diff)
+					}
+					p := past{rs: rs}
+					for range 15 {
+						tuple := d.tuple(s)
+						want, got := engineAnswer(fresh, tuple), engineAnswer(rs, tuple)
+						if diff := cmp.Diff(want, got); diff != "" {
+							rt.Fatalf("step %d: %s (-fresh +incremental):\n%s", step, tuple, diff)
+						}
+						p.tuples, p.answers = append(p.tuples, tuple), append(p.answers, got)
+					}
+					compareRest(rt, d, s, fresh, rs)
+					history = append(history, p)
+					s = d.next(s)
+				}
+				for step, p := range history {
+					for i, tuple := range p.tuples {
+						if diff := cmp.Diff(p.answers[i], engineAnswer(p.rs, tuple)); diff != "" {
+							rt.Fatalf("ruleset of step %d changed: %s (-then +now):\n%s", step, tuple, diff)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// compareRest compares what is not a decision between pods.
+func compareRest(rt *rapid.T, d draw, s *policy.Snapshot, fresh, rs *filter.Ruleset) {
+	for _, dir := range directions {
+		if want, got := fresh.Protected(dir), rs.Protected(dir); !slices.Equal(want, got) {
+			rt.Fatalf("protected %s: %v, want %v", dir, got, want)
+		}
+	}
+	if want, got := fresh.Generation(), rs.Generation(); want != got {
+		rt.Fatalf("generation %d, want %d", got, want)
+	}
+	for _, a := range slices.Concat(someAddresses, strangers) {
+		want, wantOK := fresh.Endpoint(a)
+		if got, ok := rs.Endpoint(a); got != want || ok != wantOK {
+			rt.Fatalf("endpoint of %s: %+v, %v, want %+v, %v", a, got, ok, want, wantOK)
+		}
+	}
+	want, got := fresh.Sizes(), rs.Sizes()
+	if want != got {
+		rt.Fatalf("sizes %+v, want %+v", got, want)
+	}
+	for _, h := range s.HostEndpoints {
+		for range 10 {
+			tuple, chain, dir := d.tuple(s), filter.HostChain(d.below(int(filter.HostChains))), one(d, directions[:])
+			want, wantOK := fresh.DecideHost(h.Name, chain, dir, tuple)
+			got, ok := rs.DecideHost(h.Name, chain, dir, tuple)
+			want.Rule, got.Rule = 0, 0
+			if want != got || ok != wantOK {
+				rt.Fatalf("host %s %s %s, %s: %+v, want %+v", h.Name, chain, dir, tuple, got, want)
+			}
+		}
+	}
+}
+
+// TestReadersSeeWholeSnapshots lets readers decide while a writer goes from state
+// to state. In every state exactly one pod of a pair may be reached and the label
+// that says which moves between them at once, in four ways: by the pods' labels,
+// their account's, their namespace's, and by policy. An answer that is right for
+// no state would be a mixture of two.
+func TestReadersSeeWholeSnapshots(t *testing.T) {
+	t.Parallel()
+	states := pairStates()
+	var engine filter.Engine
+	c := New(Options{})
+	apply := func(s *policy.Snapshot) {
+		rs, problems := c.Apply(s)
+		if rs == nil || len(problems) > 0 {
+			t.Error(problems)
+			return
+		}
+		engine.Swap(rs)
+	}
+	apply(states[0])
+	client, pair := netip.MustParseAddr("10.0.0.1"), addresses("10.0.1.1", "10.0.1.2")
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for !stop.Load() {
+				rs := engine.Ruleset()
+				var verdicts [2]filter.Verdict
+				for i, dst := range pair {
+					verdicts[i] = rs.Decide(flow.Tuple{Src: client, Dst: dst, Proto: flow.TCP, Ported: true, SrcPort: 4711, DstPort: 80}).Verdict
+				}
+				// The generation says which may be reached.
+				if open := rs.Generation() % 2; verdicts[open] != filter.Accept || verdicts[1-open] != filter.Drop {
+					t.Errorf("generation %d: verdicts %v", rs.Generation(), verdicts)
+					return
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		s := *states[i%len(states)]
+		s.Generation = uint64(i)
+		apply(&s)
+	}
+	stop.Store(true)
+	readers.Wait()
+}
+
+// pairStates gives states of which in the first, third and so on the first pod is
+// open, and in the others the second.
+func pairStates() []*policy.Snapshot {
+	rule := func(key string) *policy.Policy {
+		p := global("p", 1, policy.Rule{Action: policy.Allow})
+		p.Selector = selector.MustParse(fmt.Sprintf("%s == 'yes'", key))
+		return p
+	}
+	deny := global("z", 2)
+	deny.Selector = selector.MustParse("app == 'pair'")
+	var out []*policy.Snapshot
+	for _, by := range []string{"open", "pcsa.open", "pcns.open", "app"} {
+		for open := range 2 {
+			s := &policy.Snapshot{Tiers: []policy.Tier{{Name: policy.DefaultTier, Order: policy.DefaultTierOrder}}}
+			s.Namespaces = append(s.Namespaces, &policy.Namespace{Name: "client"})
+			s.Endpoints = append(s.Endpoints, &policy.Endpoint{Namespace: "client", Name: "c", Addrs: addresses("10.0.0.1")})
+			for i := range 2 {
+				yes := map[string]string{"open": map[bool]string{true: "yes", false: "no"}[i == open]}
+				none := map[string]string{}
+				labels := func(which string) map[string]string {
+					if by == which {
+						return yes
+					}
+					return none
+				}
+				ns := fmt.Sprint("ns", i)
+				s.Namespaces = append(s.Namespaces, &policy.Namespace{Name: ns, Labels: labels("pcns.open")})
+				s.ServiceAccounts = append(s.ServiceAccounts, &policy.ServiceAccount{Namespace: ns, Name: "sa", Labels: labels("pcsa.open")})
+				own := map[string]string{"app": "pair", "name": ns}
+				maps.Copy(own, labels("open"))
+				s.Endpoints = append(s.Endpoints, &policy.Endpoint{Namespace: ns, Name: "p", ServiceAccount: "sa", Labels: own, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 1, byte(i + 1)})}})
+			}
+			if by == "app" {
+				p := rule("name")
+				p.Selector = selector.MustParse(fmt.Sprintf("name == 'ns%d'", open))
+				s.Policies = []*policy.Policy{p, deny}
+			} else {
+				s.Policies = []*policy.Policy{rule(by), deny}
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -1,0 +1,160 @@
+package filter
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Publish gives the Ruleset of what the Builder was told up to now.
+func (b *Builder) Publish(generation uint64) *Ruleset {
+	b.compileStale()
+	if b.changedEnds {
+		b.link()
+	}
+	rs := &Ruleset{
+		generation: generation,
+		table:      b.addresses.View(),
+		classes:    b.classes.share(),
+		ends:       b.ends.share(),
+		signatures: b.signatures.share(),
+		rules:      b.rules.share(),
+		byAddr:     b.byAddr.View(),
+		endpoints:  b.endpoints.share(),
+		hosts:      b.hostChains,
+		sizes: Sizes{
+			Prefixes: b.addresses.Len(), Classes: b.liveClasses, Programs: len(b.plans),
+			Rules: b.liveRules, Endpoints: b.liveEndpoints,
+		},
+	}
+	if b.changedGuard {
+		b.guard(rs)
+	}
+	rs.protected = b.protected
+	b.changedEnds, b.changedGuard = false, false
+	b.sweep()
+	return rs
+}
+
+// compileStale compiles what is new, and what has a row to make for a new
+// signature.
+func (b *Builder) compileStale() {
+	for _, s := range b.signatures.list[b.seenSignatures:] {
+		for _, t := range s.terms {
+			for c := range b.termUsers[t] {
+				b.stale[c] = true
+			}
+		}
+		for _, o := range s.offer {
+			for c := range b.setUsers[o>>24] {
+				b.stale[c] = true
+			}
+		}
+	}
+	b.seenSignatures = len(b.signatures.list)
+	for c := range b.stale {
+		c.out = b.compile(c)
+		b.changedEnds = true
+	}
+	clear(b.stale)
+}
+
+// link makes the programs whose segments are others now.
+func (b *Builder) link() {
+	b.changedGuard = true
+	for _, p := range b.plans {
+		if p.out == nil || !slices.EqualFunc(p.out.segments, p.segments, func(seg *segment, c *compiled) bool { return seg == c.out }) {
+			p.out = &program{final: p.final}
+			for _, c := range p.segments {
+				p.out.segments = append(p.out.segments, c.out)
+			}
+		}
+	}
+	for i := firstEnd; i < len(b.endPlans); i++ {
+		if e := &b.endPlans[i]; e.users > 0 {
+			if want := [2]*program{e.plans[0].out, e.plans[1].out}; b.ends.list[i] != want {
+				b.ends.set(i, want)
+			}
+		}
+	}
+	b.hostChains = make(map[string][HostChains][2]*program, len(b.hosts))
+	for name, plans := range b.hosts {
+		var chains [HostChains][2]*program
+		for chain, byDir := range plans {
+			chains[chain] = [2]*program{byDir[0].out, byDir[1].out}
+		}
+		b.hostChains[name] = chains
+	}
+}
+
+// guard finds the addresses whose flows must be decided.
+func (b *Builder) guard(rs *Ruleset) {
+	b.protected = [2][]netip.Addr{}
+	for a, hosted := range b.live {
+		if !hosted {
+			continue
+		}
+		c := rs.classes[rs.table.Lookup(a)]
+		for dir := range b.protected {
+			if c.end == endConflict || c.end >= firstEnd && rs.ends[c.end][dir].constrains() {
+				b.protected[dir] = append(b.protected[dir], a)
+			}
+		}
+	}
+	for _, list := range b.protected {
+		slices.SortFunc(list, netip.Addr.Compare)
+	}
+}
+
+// constrains tells whether the program could do anything but allow.
+func (p *program) constrains() bool { return len(p.segments) > 0 || p.final != FinalAllow }
+
+// sweep forgets rows and pages that no segment has, now and then.
+func (b *Builder) sweep() {
+	if len(b.painter.rows)+len(b.interned) < 2*b.swept+1024 {
+		return
+	}
+	rows, pages := make(map[*row]bool), make(map[*page]bool)
+	for _, c := range b.segments {
+		c.out.each(func(l *lane) {
+			rows[l.rest] = true
+			for _, p := range l.pages {
+				if !pages[p] {
+					pages[p] = true
+					for _, r := range p {
+						rows[r] = true
+					}
+				}
+			}
+		})
+	}
+	maps.DeleteFunc(b.painter.rows, func(_ string, r *row) bool { return !rows[r] })
+	maps.DeleteFunc(b.interned, func(_ page, p *page) bool { return !pages[p] })
+	b.swept = len(b.painter.rows) + len(b.interned)
+}
+
+// each calls f for every lane.
+func (seg *segment) each(f func(*lane)) {
+	f(&seg.lane)
+	if a := seg.aside; a != nil {
+		for i := range a.lanes {
+			f(&a.lanes[i])
+		}
+		for i := range a.logs {
+			f(&a.logs[i])
+		}
+	}
+}
+
+// Garbage tells what share of the numbers that Rulesets index belongs to nothing
+// any more. They are given back only by a new Builder.
+func (b *Builder) Garbage() float64 {
+	live, all := 0, len(b.signatures.list)+len(b.endpoints.list)+len(b.terms)
+	for _, n := range b.used {
+		if n > 0 {
+			live++
+		}
+	}
+	live += len(b.live) + len(b.termOf) + 1
+	return 1 - float64(live)/float64(all)
+}
