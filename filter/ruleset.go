@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/postern-project/postern/filter/flow"
@@ -53,33 +54,36 @@ func (rs *Ruleset) subject(q *query) subject {
 }
 
 // Decide decides one flow. It allocates nothing.
-func (rs *Ruleset) Decide(t flow.Tuple) Decision {
-	if !decidable(&t) {
-		return Decision{Reason: InvalidTuple}
+//
+// It fills its result in place: a Decision is made of bytes, and copying it as
+// words right after would wait for each of them to be stored.
+func (rs *Ruleset) Decide(t flow.Tuple) (d Decision) {
+	q := query{tuple: &t}
+	if !rs.resolve(&q) {
+		d.Reason = InvalidTuple
+		return d
 	}
-	q := rs.resolve(&t)
-	if q.src.end == endConflict {
-		o := Outcome{Reason: AddressConflict}
-		return Decision{Reason: o.Reason, Side: flow.Egress, Egress: o}
+	switch {
+	case q.src.end|q.dst.end == endNotHosted:
+		d.Reason = NoLocalEndpoint
+		return d
+	case q.src.end == endConflict:
+		d.Side = flow.Egress
+		d.Reason, d.Egress.Reason = AddressConflict, AddressConflict
+		return d
+	case q.dst.end == endConflict:
+		d.Reason, d.Ingress.Reason = AddressConflict, AddressConflict
+		return d
 	}
-	if q.dst.end == endConflict {
-		o := Outcome{Reason: AddressConflict}
-		return Decision{Reason: o.Reason, Side: flow.Ingress, Ingress: o}
-	}
-	if q.src.end|q.dst.end == endNotHosted {
-		return Decision{Reason: NoLocalEndpoint}
-	}
-
-	d := Decision{Side: flow.Egress}
 	rs.side(&q, flow.Egress, &d.Egress)
 	if d.Egress.Verdict == Accept {
 		rs.side(&q, flow.Ingress, &d.Ingress)
 		if d.Ingress.Reason != NotHosted {
-			d.Side = flow.Ingress
 			d.Verdict, d.Reason = d.Ingress.Verdict, d.Ingress.Reason
 			return d
 		}
 	}
+	d.Side = flow.Egress
 	d.Verdict, d.Reason = d.Egress.Verdict, d.Egress.Reason
 	return d
 }
@@ -87,30 +91,38 @@ func (rs *Ruleset) Decide(t flow.Tuple) Decision {
 // DecideSide decides one end alone: the sender's egress or the receiver's
 // ingress. Decide is both, egress first.
 func (rs *Ruleset) DecideSide(t flow.Tuple, dir flow.Direction) (o Outcome) {
-	if !decidable(&t) {
-		return Outcome{Reason: InvalidTuple}
+	q := query{tuple: &t}
+	if !rs.resolve(&q) {
+		o.Reason = InvalidTuple
+		return o
 	}
-	q := rs.resolve(&t)
 	if q.src.end == endConflict || q.dst.end == endConflict {
-		return Outcome{Reason: AddressConflict}
+		o.Reason = AddressConflict
+		return o
 	}
 	rs.side(&q, dir&1, &o)
 	return o
 }
 
-// decidable is Valid, and neither address IPv4-mapped. A packet can carry a
-// mapped address on the wire, and such a packet must not slip past the rules of
-// either family.
-func decidable(t *flow.Tuple) bool {
-	return t.Valid() && !t.Src.Is4In6() && !t.Dst.Is4In6()
-}
-
-func (rs *Ruleset) resolve(t *flow.Tuple) query {
-	q := query{tuple: t}
-	q.src = rs.classes[rs.table.Lookup(t.Src)]
-	q.dst = rs.classes[rs.table.Lookup(t.Dst)]
-	q.group, q.x = point(t, t.Is6())
-	return q
+// resolve looks both addresses of q.tuple up. It is false for a tuple that is not Valid, or
+// with an IPv4-mapped address: a packet can carry one on the wire, and such a
+// packet must not slip past the rules of either family.
+func (rs *Ruleset) resolve(q *query) bool {
+	t := q.tuple
+	switch {
+	case t.Src.Is4() && t.Dst.Is4():
+		src, dst := t.Src.As4(), t.Dst.As4()
+		q.src = rs.classes[rs.table.Lookup4(binary.BigEndian.Uint32(src[:]))]
+		q.dst = rs.classes[rs.table.Lookup4(binary.BigEndian.Uint32(dst[:]))]
+		q.group, q.x = point(t, flow.ICMP, 0)
+	case t.Src.Is6() && t.Dst.Is6() && !t.Src.Is4In6() && !t.Dst.Is4In6():
+		q.src = rs.classes[rs.table.Lookup(t.Src)]
+		q.dst = rs.classes[rs.table.Lookup(t.Dst)]
+		q.group, q.x = point(t, flow.ICMPv6, familyGroups)
+	default:
+		return false
+	}
+	return true
 }
 
 // side runs the program of the end that dir names.
@@ -173,7 +185,8 @@ func (rs *Ruleset) LogRules(t flow.Tuple, dst []RuleID) []RuleID {
 	if !d.Egress.Logged && !d.Ingress.Logged {
 		return dst
 	}
-	q := rs.resolve(&t)
+	q := query{tuple: &t}
+	rs.resolve(&q)
 	s := rs.subject(&q)
 	if d.Egress.Logged {
 		dst = rs.logRules(rs.ends[q.src.end][flow.Egress], &s, dst)

@@ -280,7 +280,8 @@ func TestSegmentsAreTheirRules(t *testing.T) {
 }
 
 func compareSegments(rt *rapid.T, rs *Ruleset, in flow.Tuple) {
-	q := rs.resolve(&in)
+	q := query{tuple: &in}
+	rs.resolve(&q)
 	s := rs.subject(&q)
 	check := func(p *program, dir flow.Direction, what string) {
 		peer := q.src.signature
