@@ -157,7 +157,24 @@ func BenchmarkApply(b *testing.B) {
 			s.ServiceAccounts[at] = &q
 		}},
 	} {
-		b.Run(change.name, func(b *testing.B) {
+		b.Run("told/"+change.name, func(b *testing.B) {
+			s := cluster(100_000, 10_000)
+			c := New(Options{Node: "node1"})
+			c.Apply(s)
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				b.StopTimer()
+				next := *s
+				change.next(&next, i)
+				list := changes(s, &next)
+				i++
+				s = &next
+				b.StartTimer()
+				c.Update(uint64(i), list, func() *policy.Snapshot { return s })
+			}
+		})
+		b.Run("searched/"+change.name, func(b *testing.B) {
 			s := cluster(100_000, 10_000)
 			c := New(Options{Node: "node1"})
 			c.Apply(s)
