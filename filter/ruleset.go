@@ -14,7 +14,7 @@ type Ruleset struct {
 	generation uint64
 	table      trie.View // address to ClassID
 	classes    []class   // by ClassID
-	ends       [][2]*program
+	ends       [][2]program
 	signatures []*signature // by number; read for rare rules and for logs only
 	rules      []*rule      // by RuleID; nil for those that name nothing
 
@@ -39,8 +39,21 @@ const (
 
 // program decides for an endpoint and a direction.
 type program struct {
-	segments []*segment
-	final    Final
+	first *segment // nil if there is none; most have one or two
+	more  []*segment
+	final Final
+}
+
+// segments yields them in order.
+func (p *program) segments(yield func(*segment) bool) {
+	if p.first == nil || !yield(p.first) {
+		return
+	}
+	for _, seg := range p.more {
+		if !yield(seg) {
+			return
+		}
+	}
 }
 
 // subject is a flow with both ends resolved, for matching one rule by itself.
@@ -54,38 +67,41 @@ func (rs *Ruleset) subject(q *query) subject {
 }
 
 // Decide decides one flow. It allocates nothing.
-//
-// It fills its result in place: a Decision is made of bytes, and copying it as
-// words right after would wait for each of them to be stored.
 func (rs *Ruleset) Decide(t flow.Tuple) (d Decision) {
-	q := query{tuple: &t}
+	rs.decide(&t, &d)
+	return d
+}
+
+// decide fills a zero Decision in place: it is made of bytes, and to copy it as
+// words right after would wait for each of them to be stored.
+func (rs *Ruleset) decide(t *flow.Tuple, d *Decision) {
+	q := query{tuple: t}
 	if !rs.resolve(&q) {
 		d.Reason = InvalidTuple
-		return d
+		return
 	}
 	switch {
 	case q.src.end|q.dst.end == endNotHosted:
 		d.Reason = NoLocalEndpoint
-		return d
+		return
 	case q.src.end == endConflict:
 		d.Side = flow.Egress
 		d.Reason, d.Egress.Reason = AddressConflict, AddressConflict
-		return d
+		return
 	case q.dst.end == endConflict:
 		d.Reason, d.Ingress.Reason = AddressConflict, AddressConflict
-		return d
+		return
 	}
 	rs.side(&q, flow.Egress, &d.Egress)
 	if d.Egress.Verdict == Accept {
 		rs.side(&q, flow.Ingress, &d.Ingress)
 		if d.Ingress.Reason != NotHosted {
 			d.Verdict, d.Reason = d.Ingress.Verdict, d.Ingress.Reason
-			return d
+			return
 		}
 	}
 	d.Side = flow.Egress
 	d.Verdict, d.Reason = d.Egress.Verdict, d.Egress.Reason
-	return d
 }
 
 // DecideSide decides one end alone: the sender's egress or the receiver's
@@ -135,7 +151,7 @@ func (rs *Ruleset) side(q *query, dir flow.Direction, o *Outcome) {
 		o.Verdict, o.Reason = Accept, NotHosted
 		return
 	}
-	rs.run(rs.ends[self][dir], dir, q, o)
+	rs.run(&rs.ends[self][dir], dir, q, o)
 }
 
 // run walks a program (spec section 5.2). undecided is true only where a host
@@ -145,24 +161,26 @@ func (rs *Ruleset) run(p *program, dir flow.Direction, q *query, o *Outcome) (un
 	if dir == flow.Egress {
 		peer = q.dst.signature
 	}
-	for _, seg := range p.segments {
+	seg := p.first
+	for i := 0; seg != nil; i++ {
 		answer, logged := seg.match(rs, q, peer)
 		o.Logged = o.Logged || logged
 		if answer == noAnswer {
-			if seg.end == 0 {
-				continue
+			if seg.end != 0 {
+				o.Rule, o.Reason = seg.end, EndOfTier
+				return false
 			}
-			o.Rule, o.Reason = seg.end, EndOfTier
+		} else if a := Action(answer & (1<<actionBits - 1)); a != Pass {
+			if a == Allow {
+				o.Verdict = Accept
+			}
+			o.Rule, o.Reason = seg.rules[answer>>actionBits], ByRule
 			return false
 		}
-		switch Action(answer & (1<<actionBits - 1)) {
-		case Pass:
-			continue
-		case Allow:
-			o.Verdict = Accept
+		if i >= len(p.more) {
+			break
 		}
-		o.Rule, o.Reason = seg.rules[answer>>actionBits], ByRule
-		return false
+		seg = p.more[i]
 	}
 	switch p.final {
 	case FinalAllow:
@@ -189,16 +207,16 @@ func (rs *Ruleset) LogRules(t flow.Tuple, dst []RuleID) []RuleID {
 	rs.resolve(&q)
 	s := rs.subject(&q)
 	if d.Egress.Logged {
-		dst = rs.logRules(rs.ends[q.src.end][flow.Egress], &s, dst)
+		dst = rs.logRules(&rs.ends[q.src.end][flow.Egress], &s, dst)
 	}
 	if d.Ingress.Logged {
-		dst = rs.logRules(rs.ends[q.dst.end][flow.Ingress], &s, dst)
+		dst = rs.logRules(&rs.ends[q.dst.end][flow.Ingress], &s, dst)
 	}
 	return dst
 }
 
 func (rs *Ruleset) logRules(p *program, s *subject, dst []RuleID) []RuleID {
-	for _, seg := range p.segments {
+	for seg := range p.segments {
 		id := rs.firstMatch(seg, s, func(log RuleID) { dst = append(dst, log) })
 		if id != 0 && (id == seg.end || rs.rules[id].action != Pass) {
 			return dst

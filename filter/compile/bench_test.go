@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -161,16 +162,17 @@ func BenchmarkApply(b *testing.B) {
 			s := cluster(100_000, 10_000)
 			c := New(Options{Node: "node1"})
 			c.Apply(s)
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				b.StopTimer()
+			lists := make([][]policy.Change, b.N)
+			for i := range lists {
 				next := *s
 				change.next(&next, i)
-				list := changes(s, &next)
-				i++
+				lists[i] = changes(s, &next)
 				s = &next
-				b.StartTimer()
+			}
+			runtime.GC() // the snapshots that led here
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i, list := range lists {
 				c.Update(uint64(i), list, func() *policy.Snapshot { return s })
 			}
 		})
