@@ -32,7 +32,7 @@ type Builder struct {
 	classes    cow[class]
 	signatures cow[*signature]
 	rules      cow[*rule]
-	ends       cow[[2]*program]
+	ends       cow[[2]program]
 	hosts      map[string][HostChains][2]*plan
 	hostChains map[string][HostChains][2]*program
 
@@ -89,7 +89,8 @@ type endKey struct {
 type endPlan struct {
 	key   endKey
 	plans [2]*plan
-	users int // classes
+	in    [2]*program // of plans, as ends has them
+	users int         // classes
 }
 
 // plan is a program in the making, for one direction and one kind of endpoint.
@@ -140,7 +141,7 @@ func NewBuilder() *Builder {
 	}
 	b.rules.add(nil)
 	for range firstEnd {
-		b.ends.add([2]*program{})
+		b.ends.add([2]program{})
 	}
 	b.AddClass(ClassSpec{})
 	return b
@@ -373,9 +374,9 @@ func (b *Builder) end(spec *ClassSpec, number uint32) uint32 {
 		if free := len(b.freeEnds); free > 0 {
 			n, b.freeEnds = b.freeEnds[free-1], b.freeEnds[:free-1]
 			b.endPlans[n] = made
-			b.ends.set(int(n), [2]*program{})
+			b.ends.set(int(n), [2]program{})
 		} else {
-			n = uint32(b.ends.add([2]*program{}))
+			n = uint32(b.ends.add([2]program{}))
 			b.endPlans = append(b.endPlans, made)
 		}
 		b.endOf[key] = n
@@ -397,7 +398,7 @@ func (b *Builder) dropEnd(n uint32) {
 	b.dropPlan(e.plans[0])
 	b.dropPlan(e.plans[1])
 	*e = endPlan{}
-	b.ends.set(int(n), [2]*program{})
+	b.ends.set(int(n), [2]program{})
 	b.freeEnds = append(b.freeEnds, n)
 }
 

@@ -116,10 +116,12 @@ func (e *Engine) Swap(rs *Ruleset) (old *Ruleset) { return e.current.Swap(rs) }
 func (e *Engine) Ruleset() *Ruleset { return e.current.Load() }
 
 // Decide decides one flow on the ruleset in force. It allocates nothing.
-func (e *Engine) Decide(t flow.Tuple) Decision {
+func (e *Engine) Decide(t flow.Tuple) (d Decision) {
 	rs := e.current.Load()
 	if rs == nil {
-		return Decision{Reason: NotReady}
+		d.Reason = NotReady
+		return d
 	}
-	return rs.Decide(t)
+	rs.decide(&t, &d)
+	return d
 }

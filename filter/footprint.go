@@ -7,6 +7,7 @@ type Footprint struct {
 	Segments   int
 	Lanes      int
 	Pages      int
+	IndexBytes int
 	Rows       int
 	Spans      int // of all rows
 	OneByOne   int // rules that segments match one by one
@@ -25,7 +26,11 @@ func (rs *Ruleset) Footprint() Footprint {
 	}
 	addLane := func(l *lane) {
 		f.Lanes++
+		f.IndexBytes += len(l.index)
 		addRow(l.rest)
+		for _, r := range l.rows {
+			addRow(r)
+		}
 		for _, p := range l.pages {
 			if pages[p] {
 				continue
@@ -38,7 +43,7 @@ func (rs *Ruleset) Footprint() Footprint {
 		}
 	}
 	addProgram := func(p *program) {
-		for _, seg := range p.segments {
+		for seg := range p.segments {
 			if segments[seg] {
 				continue
 			}
@@ -51,10 +56,8 @@ func (rs *Ruleset) Footprint() Footprint {
 		}
 	}
 	for _, end := range rs.ends[firstEnd:] {
-		if end[0] != nil { // in use
-			addProgram(end[0])
-			addProgram(end[1])
-		}
+		addProgram(&end[0])
+		addProgram(&end[1])
 	}
 	for _, h := range rs.hosts {
 		for _, chain := range h {

@@ -50,10 +50,10 @@ func (rs *Ruleset) DecideHost(name string, chain HostChain, dir flow.Direction, 
 	if !ok || chain >= HostChains || dir > flow.Egress {
 		return HostOutcome{Outcome: Outcome{Reason: NoLocalEndpoint}}, false
 	}
-	if !decidable(&t) {
+	q := query{tuple: &t}
+	if !rs.resolve(&q) {
 		return HostOutcome{Outcome: Outcome{Reason: InvalidTuple}}, true
 	}
-	q := rs.resolve(&t)
 	if q.src.end == endConflict || q.dst.end == endConflict {
 		return HostOutcome{Outcome: Outcome{Reason: AddressConflict}}, true
 	}

@@ -3,6 +3,7 @@ package filter
 import (
 	"cmp"
 	"encoding/binary"
+	"math"
 	"slices"
 
 	"github.com/postern-project/postern/filter/flow"
@@ -173,8 +174,41 @@ func (b *Builder) lane(parts []part, limit int) (l lane, ok bool) {
 		}
 		b.found = append(b.found, r)
 	}
-	l.pages = b.pages(l.rest)
+	if !b.indexed(&l) {
+		l.pages = b.pages(l.rest)
+	}
 	return l, true
+}
+
+// An index may have this many bytes, and so many more for each signature with a
+// row of its own.
+const indexBytes, bytesPerSignature = 4096, 16
+
+// indexed gives a lane its index, unless pages suit it better.
+func (b *Builder) indexed(l *lane) bool {
+	if len(b.touched) == 0 {
+		return true
+	}
+	low, high := b.touched[0], b.touched[len(b.touched)-1]
+	if int(high-low) >= indexBytes+bytesPerSignature*len(b.touched) {
+		return false
+	}
+	rows := []*row{l.rest}
+	index := make([]uint8, high-low+1)
+	numbers := map[*row]int{l.rest: 0}
+	for i, s := range b.touched {
+		n, known := numbers[b.found[i]]
+		if !known {
+			if n = len(rows); n > math.MaxUint8 {
+				return false
+			}
+			numbers[b.found[i]] = n
+			rows = append(rows, b.found[i])
+		}
+		index[s-low] = uint8(n)
+	}
+	l.low, l.index, l.rows = low, index, rows
+	return true
 }
 
 func (b *Builder) touch(signature uint32) {

@@ -63,18 +63,25 @@ func (b *Builder) compileStale() {
 func (b *Builder) link() {
 	b.changedGuard = true
 	for _, p := range b.plans {
-		if p.out == nil || !slices.EqualFunc(p.out.segments, p.segments, func(seg *segment, c *compiled) bool { return seg == c.out }) {
+		if p.out == nil || !p.current() {
 			p.out = &program{final: p.final}
-			for _, c := range p.segments {
-				p.out.segments = append(p.out.segments, c.out)
+			for i, c := range p.segments {
+				if i == 0 {
+					p.out.first = c.out
+				} else {
+					p.out.more = append(p.out.more, c.out)
+				}
 			}
 		}
 	}
 	for i := firstEnd; i < len(b.endPlans); i++ {
-		if e := &b.endPlans[i]; e.users > 0 {
-			if want := [2]*program{e.plans[0].out, e.plans[1].out}; b.ends.list[i] != want {
-				b.ends.set(i, want)
-			}
+		e := &b.endPlans[i]
+		if e.users == 0 {
+			continue
+		}
+		if in := [2]*program{e.plans[0].out, e.plans[1].out}; e.in != in {
+			e.in = in
+			b.ends.set(i, [2]program{*in[0], *in[1]})
 		}
 	}
 	b.hostChains = make(map[string][HostChains][2]*program, len(b.hosts))
@@ -85,6 +92,16 @@ func (b *Builder) link() {
 		}
 		b.hostChains[name] = chains
 	}
+}
+
+// current tells whether the program has the segments that the plan has now.
+func (p *plan) current() bool {
+	i, same := 0, true
+	for seg := range p.out.segments {
+		same = same && seg == p.segments[i].out
+		i++
+	}
+	return same
 }
 
 // guard finds the addresses whose flows must be decided.
@@ -107,7 +124,7 @@ func (b *Builder) guard(rs *Ruleset) {
 }
 
 // constrains tells whether the program could do anything but allow.
-func (p *program) constrains() bool { return len(p.segments) > 0 || p.final != FinalAllow }
+func (p *program) constrains() bool { return p.first != nil || p.final != FinalAllow }
 
 // sweep forgets rows and pages that no segment has, now and then.
 func (b *Builder) sweep() {
@@ -118,6 +135,9 @@ func (b *Builder) sweep() {
 	for _, c := range b.segments {
 		c.out.each(func(l *lane) {
 			rows[l.rest] = true
+			for _, r := range l.rows {
+				rows[r] = true
+			}
 			for _, p := range l.pages {
 				if !pages[p] {
 					pages[p] = true

@@ -31,27 +31,22 @@ const (
 	axisEnd   = math.MaxUint16
 )
 
-// point gives the group and the number of a packet.
-func point(t *flow.Tuple, six bool) (group, x uint32) {
+// point gives the group and the number of a packet. icmp is the ICMP of the
+// packet's family, and first the first group of the family.
+func point(t *flow.Tuple, icmp flow.Proto, first uint32) (group, x uint32) {
 	group, x = groupOther, uint32(t.Proto)
-	own := flow.ICMP
-	if six {
-		own = flow.ICMPv6
-	}
 	switch {
-	case t.Ported && t.Proto == flow.TCP:
-		group, x = groupTCP, uint32(t.DstPort)
-	case t.Ported && t.Proto == flow.UDP:
-		group, x = groupUDP, uint32(t.DstPort)
-	case t.Ported && t.Proto == flow.SCTP:
-		group, x = groupSCTP, uint32(t.DstPort)
-	case t.Proto == own:
+	case t.Proto == icmp:
 		group, x = groupICMP, uint32(t.ICMPType)<<8|uint32(t.ICMPCode)
+	case !t.Ported:
+	case t.Proto == flow.TCP:
+		group, x = groupTCP, uint32(t.DstPort)
+	case t.Proto == flow.UDP:
+		group, x = groupUDP, uint32(t.DstPort)
+	case t.Proto == flow.SCTP:
+		group, x = groupSCTP, uint32(t.DstPort)
 	}
-	if six {
-		group += familyGroups
-	}
-	return group, x
+	return first + group, x
 }
 
 // An answer is a rule's position in its segment and its action: the smaller of

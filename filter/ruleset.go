@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/postern-project/postern/filter/flow"
@@ -13,7 +14,7 @@ type Ruleset struct {
 	generation uint64
 	table      trie.View // address to ClassID
 	classes    []class   // by ClassID
-	ends       [][2]*program
+	ends       [][2]program
 	signatures []*signature // by number; read for rare rules and for logs only
 	rules      []*rule      // by RuleID; nil for those that name nothing
 
@@ -38,8 +39,21 @@ const (
 
 // program decides for an endpoint and a direction.
 type program struct {
-	segments []*segment
-	final    Final
+	first *segment // nil if there is none; most have one or two
+	more  []*segment
+	final Final
+}
+
+// segments yields them in order.
+func (p *program) segments(yield func(*segment) bool) {
+	if p.first == nil || !yield(p.first) {
+		return
+	}
+	for _, seg := range p.more {
+		if !yield(seg) {
+			return
+		}
+	}
 }
 
 // subject is a flow with both ends resolved, for matching one rule by itself.
@@ -53,64 +67,78 @@ func (rs *Ruleset) subject(q *query) subject {
 }
 
 // Decide decides one flow. It allocates nothing.
-func (rs *Ruleset) Decide(t flow.Tuple) Decision {
-	if !decidable(&t) {
-		return Decision{Reason: InvalidTuple}
-	}
-	q := rs.resolve(&t)
-	if q.src.end == endConflict {
-		o := Outcome{Reason: AddressConflict}
-		return Decision{Reason: o.Reason, Side: flow.Egress, Egress: o}
-	}
-	if q.dst.end == endConflict {
-		o := Outcome{Reason: AddressConflict}
-		return Decision{Reason: o.Reason, Side: flow.Ingress, Ingress: o}
-	}
-	if q.src.end|q.dst.end == endNotHosted {
-		return Decision{Reason: NoLocalEndpoint}
-	}
+func (rs *Ruleset) Decide(t flow.Tuple) (d Decision) {
+	rs.decide(&t, &d)
+	return d
+}
 
-	d := Decision{Side: flow.Egress}
+// decide fills a zero Decision in place: it is made of bytes, and to copy it as
+// words right after would wait for each of them to be stored.
+func (rs *Ruleset) decide(t *flow.Tuple, d *Decision) {
+	q := query{tuple: t}
+	if !rs.resolve(&q) {
+		d.Reason = InvalidTuple
+		return
+	}
+	switch {
+	case q.src.end|q.dst.end == endNotHosted:
+		d.Reason = NoLocalEndpoint
+		return
+	case q.src.end == endConflict:
+		d.Side = flow.Egress
+		d.Reason, d.Egress.Reason = AddressConflict, AddressConflict
+		return
+	case q.dst.end == endConflict:
+		d.Reason, d.Ingress.Reason = AddressConflict, AddressConflict
+		return
+	}
 	rs.side(&q, flow.Egress, &d.Egress)
 	if d.Egress.Verdict == Accept {
 		rs.side(&q, flow.Ingress, &d.Ingress)
 		if d.Ingress.Reason != NotHosted {
-			d.Side = flow.Ingress
 			d.Verdict, d.Reason = d.Ingress.Verdict, d.Ingress.Reason
-			return d
+			return
 		}
 	}
+	d.Side = flow.Egress
 	d.Verdict, d.Reason = d.Egress.Verdict, d.Egress.Reason
-	return d
 }
 
 // DecideSide decides one end alone: the sender's egress or the receiver's
 // ingress. Decide is both, egress first.
 func (rs *Ruleset) DecideSide(t flow.Tuple, dir flow.Direction) (o Outcome) {
-	if !decidable(&t) {
-		return Outcome{Reason: InvalidTuple}
+	q := query{tuple: &t}
+	if !rs.resolve(&q) {
+		o.Reason = InvalidTuple
+		return o
 	}
-	q := rs.resolve(&t)
 	if q.src.end == endConflict || q.dst.end == endConflict {
-		return Outcome{Reason: AddressConflict}
+		o.Reason = AddressConflict
+		return o
 	}
 	rs.side(&q, dir&1, &o)
 	return o
 }
 
-// decidable is Valid, and neither address IPv4-mapped. A packet can carry a
-// mapped address on the wire, and such a packet must not slip past the rules of
-// either family.
-func decidable(t *flow.Tuple) bool {
-	return t.Valid() && !t.Src.Is4In6() && !t.Dst.Is4In6()
-}
-
-func (rs *Ruleset) resolve(t *flow.Tuple) query {
-	q := query{tuple: t}
-	q.src = rs.classes[rs.table.Lookup(t.Src)]
-	q.dst = rs.classes[rs.table.Lookup(t.Dst)]
-	q.group, q.x = point(t, t.Is6())
-	return q
+// resolve looks both addresses of q.tuple up. It is false for a tuple that is not Valid, or
+// with an IPv4-mapped address: a packet can carry one on the wire, and such a
+// packet must not slip past the rules of either family.
+func (rs *Ruleset) resolve(q *query) bool {
+	t := q.tuple
+	switch {
+	case t.Src.Is4() && t.Dst.Is4():
+		src, dst := t.Src.As4(), t.Dst.As4()
+		q.src = rs.classes[rs.table.Lookup4(binary.BigEndian.Uint32(src[:]))]
+		q.dst = rs.classes[rs.table.Lookup4(binary.BigEndian.Uint32(dst[:]))]
+		q.group, q.x = point(t, flow.ICMP, 0)
+	case t.Src.Is6() && t.Dst.Is6() && !t.Src.Is4In6() && !t.Dst.Is4In6():
+		q.src = rs.classes[rs.table.Lookup(t.Src)]
+		q.dst = rs.classes[rs.table.Lookup(t.Dst)]
+		q.group, q.x = point(t, flow.ICMPv6, familyGroups)
+	default:
+		return false
+	}
+	return true
 }
 
 // side runs the program of the end that dir names.
@@ -123,7 +151,7 @@ func (rs *Ruleset) side(q *query, dir flow.Direction, o *Outcome) {
 		o.Verdict, o.Reason = Accept, NotHosted
 		return
 	}
-	rs.run(rs.ends[self][dir], dir, q, o)
+	rs.run(&rs.ends[self][dir], dir, q, o)
 }
 
 // run walks a program (spec section 5.2). undecided is true only where a host
@@ -133,24 +161,26 @@ func (rs *Ruleset) run(p *program, dir flow.Direction, q *query, o *Outcome) (un
 	if dir == flow.Egress {
 		peer = q.dst.signature
 	}
-	for _, seg := range p.segments {
+	seg := p.first
+	for i := 0; seg != nil; i++ {
 		answer, logged := seg.match(rs, q, peer)
 		o.Logged = o.Logged || logged
 		if answer == noAnswer {
-			if seg.end == 0 {
-				continue
+			if seg.end != 0 {
+				o.Rule, o.Reason = seg.end, EndOfTier
+				return false
 			}
-			o.Rule, o.Reason = seg.end, EndOfTier
+		} else if a := Action(answer & (1<<actionBits - 1)); a != Pass {
+			if a == Allow {
+				o.Verdict = Accept
+			}
+			o.Rule, o.Reason = seg.rules[answer>>actionBits], ByRule
 			return false
 		}
-		switch Action(answer & (1<<actionBits - 1)) {
-		case Pass:
-			continue
-		case Allow:
-			o.Verdict = Accept
+		if i >= len(p.more) {
+			break
 		}
-		o.Rule, o.Reason = seg.rules[answer>>actionBits], ByRule
-		return false
+		seg = p.more[i]
 	}
 	switch p.final {
 	case FinalAllow:
@@ -173,19 +203,20 @@ func (rs *Ruleset) LogRules(t flow.Tuple, dst []RuleID) []RuleID {
 	if !d.Egress.Logged && !d.Ingress.Logged {
 		return dst
 	}
-	q := rs.resolve(&t)
+	q := query{tuple: &t}
+	rs.resolve(&q)
 	s := rs.subject(&q)
 	if d.Egress.Logged {
-		dst = rs.logRules(rs.ends[q.src.end][flow.Egress], &s, dst)
+		dst = rs.logRules(&rs.ends[q.src.end][flow.Egress], &s, dst)
 	}
 	if d.Ingress.Logged {
-		dst = rs.logRules(rs.ends[q.dst.end][flow.Ingress], &s, dst)
+		dst = rs.logRules(&rs.ends[q.dst.end][flow.Ingress], &s, dst)
 	}
 	return dst
 }
 
 func (rs *Ruleset) logRules(p *program, s *subject, dst []RuleID) []RuleID {
-	for _, seg := range p.segments {
+	for seg := range p.segments {
 		id := rs.firstMatch(seg, s, func(log RuleID) { dst = append(dst, log) })
 		if id != 0 && (id == seg.end || rs.rules[id].action != Pass) {
 			return dst

@@ -16,9 +16,16 @@ type segment struct {
 // lane has the answers of some rules of a segment: the first of them that
 // matches, for every signature and point.
 type lane struct {
-	least uint32  // no answer is less
+	least uint32 // no answer is less
+	// index has the rows of the signatures from low on, by index of rows. A byte
+	// each keeps a node's lanes within the processor's own cache, which pointers
+	// did not: 1.3 MB of them at 10,000 rules. It is nil for a lane of more rows
+	// than a byte counts, or whose signatures are far apart; such a one has pages.
+	low   uint32
+	index []uint8
+	rows  []*row
 	pages []*page // by signature number / pageSize
-	rest  *row    // of signatures beyond the pages
+	rest  *row    // of all other signatures
 }
 
 // page has the rows of neighbouring signatures. Pages are immutable and interned.
@@ -46,7 +53,9 @@ type kept struct {
 
 func (l *lane) find(signature, group, x uint32) uint32 {
 	r := l.rest
-	if i := signature >> pageBits; i < uint32(len(l.pages)) {
+	if i := signature - l.low; i < uint32(len(l.index)) { // wraps around below low
+		r = l.rows[l.index[i]]
+	} else if i := signature >> pageBits; i < uint32(len(l.pages)) {
 		r = l.pages[i][signature&(pageSize-1)]
 	}
 	return r.find(group, x)

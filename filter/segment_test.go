@@ -178,7 +178,7 @@ func TestBounds(t *testing.T) {
 			}
 			f := rs.Footprint()
 			for what, n := range map[string][2]int{
-				"signatures": {f.Signatures, tt.max.Signatures}, "segments": {f.Segments, tt.max.Segments}, "lanes": {f.Lanes, tt.max.Lanes}, "pages": {f.Pages, tt.max.Pages},
+				"signatures": {f.Signatures, tt.max.Signatures}, "segments": {f.Segments, tt.max.Segments}, "lanes": {f.Lanes, tt.max.Lanes}, "pages": {f.Pages, tt.max.Pages}, "bytes of indexes": {f.IndexBytes, 16 * (4096 + 16*tt.max.Signatures)},
 				"rows": {f.Rows, tt.max.Rows}, "spans": {f.Spans, tt.max.Spans}, "one by one": {f.OneByOne, tt.max.OneByOne},
 			} {
 				if n[0] > n[1] {
@@ -280,14 +280,15 @@ func TestSegmentsAreTheirRules(t *testing.T) {
 }
 
 func compareSegments(rt *rapid.T, rs *Ruleset, in flow.Tuple) {
-	q := rs.resolve(&in)
+	q := query{tuple: &in}
+	rs.resolve(&q)
 	s := rs.subject(&q)
 	check := func(p *program, dir flow.Direction, what string) {
 		peer := q.src.signature
 		if dir == flow.Egress {
 			peer = q.dst.signature
 		}
-		for _, seg := range p.segments {
+		for seg := range p.segments {
 			logged := false
 			want := rs.firstMatch(seg, &s, func(RuleID) { logged = true })
 			answer, gotLogged := seg.match(rs, &q, peer)
@@ -309,7 +310,7 @@ func compareSegments(rt *rapid.T, rs *Ruleset, in flow.Tuple) {
 			self = q.src.end
 		}
 		if self >= firstEnd {
-			check(rs.ends[self][dir], dir, "pod")
+			check(&rs.ends[self][dir], dir, "pod")
 		}
 		for chain, byDir := range rs.hosts["h"] {
 			check(byDir[dir], dir, HostChain(chain).String())

@@ -18,48 +18,64 @@ import (
 	"github.com/postern-project/postern/filter/policy/selector"
 )
 
-// Each event is timed in batches, whose snapshots are made beforehand: reading the
+// Events are timed in batches, whose snapshots are made beforehand: reading the
 // clock of a thread takes longer than some of them.
 const (
 	changeRounds = 15
 	batch        = 16
 )
 
-// changes measures what one event costs in the largest cluster: from a snapshot in
-// which one object differs to the new ruleset in force.
+// changes measures what one event costs in the largest cluster, up to the new
+// ruleset in force: for a caller that tells what changed, which the targets are
+// for, and for one that only has snapshots, so that they have to be compared.
 func changes(r *report) error {
 	w := gen.Cluster(buildRules, false)
 	c := &changing{
 		Rand: rand.New(rand.NewPCG(5, 5)), compiler: compile.New(compile.Options{Node: gen.LocalNode}), engine: new(filter.Engine),
 		snapshot: w.Snapshot, relevant: relevantPolicies(w.Snapshot),
 	}
-	c.apply(c.snapshot)
+	c.compare(event{snapshot: w.Snapshot})
 	c.prepareKnown()
-	for _, e := range []struct {
-		name   string
-		change func() *policy.Snapshot
-		unit   float64 // in nanoseconds
-		target target
+	for _, by := range []struct {
+		name                  string
+		take                  func(event)
+		known, unknown, edits target
 	}{
-		{"none-us", c.nothing, 1e3, none},
-		{"relabel-known-ns", c.relabelKnown, 1, atMost(100)},
-		{"relabel-new-us", c.relabelNew, 1e3, atMost(5)},
-		{"policy-ms", c.editPolicy, 1e6, atMost(1)},
+		{"change", c.told, atMost(100), atMost(5), atMost(1)},
+		{"change-by-snapshot", c.compare, none, none, none},
 	} {
-		var spent []float64
-		for range changeRounds {
-			var next []*policy.Snapshot
-			for range batch {
-				next = append(next, e.change())
+		c.compare(event{snapshot: c.snapshot}) // begins anew after changes that were told
+		for _, e := range []struct {
+			name   string
+			next   func() event
+			unit   float64 // in nanoseconds
+			target target
+		}{
+			{"relabel-known-ns", c.relabelKnown, 1, by.known},
+			{"relabel-new-us", c.relabelNew, 1e3, by.unknown},
+			{"policy-ms", c.editPolicy, 1e6, by.edits},
+		} {
+			var spent []float64
+			for range changeRounds {
+				var events []event
+				for range batch {
+					events = append(events, e.next())
+				}
+				spent = append(spent, c.time(events, by.take))
 			}
-			spent = append(spent, c.time(next))
-			if c.failed != nil {
-				return fmt.Errorf("%s: %w", e.name, c.failed)
-			}
+			r.add(by.name+"/"+e.name, measure.Median(spent)/e.unit, e.target)
 		}
-		r.add("change/"+e.name, measure.Median(spent)/e.unit, e.target)
+		if err := c.check(w.Flows); err != nil {
+			return fmt.Errorf("%s: %w", by.name, err)
+		}
 	}
-	return c.compare(w.Flows)
+	return nil
+}
+
+// event is one change and the state after it.
+type event struct {
+	change   policy.Change
+	snapshot *policy.Snapshot
 }
 
 // changing is a cluster in which objects change one by one.
@@ -72,24 +88,30 @@ type changing struct {
 	failed   error
 }
 
-func (c *changing) apply(s *policy.Snapshot) {
-	rs, problems := c.compiler.Apply(s)
+// told hands over the change, compare the snapshot.
+func (c *changing) told(e event) {
+	c.publish(c.compiler.Update(e.snapshot.Generation, []policy.Change{e.change}, func() *policy.Snapshot { return e.snapshot }))
+}
+
+func (c *changing) compare(e event) { c.publish(c.compiler.Apply(e.snapshot)) }
+
+func (c *changing) publish(rs *filter.Ruleset, problems []policy.Problem) {
 	if rs == nil || len(problems) > 0 {
 		c.failed = fmt.Errorf("compile: %v", problems)
 	}
 	c.engine.Swap(rs)
 }
 
-// time gives nanoseconds of processor time per snapshot.
-func (c *changing) time(snapshots []*policy.Snapshot) float64 {
+// time gives nanoseconds of processor time per event.
+func (c *changing) time(events []event, take func(event)) float64 {
 	runtime.GC() // of making them
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	start := measure.ThreadTime()
-	for _, s := range snapshots {
-		c.apply(s)
+	for _, e := range events {
+		take(e)
 	}
-	return float64(measure.ThreadTime()-start) / float64(len(snapshots))
+	return float64(measure.ThreadTime()-start) / float64(len(events))
 }
 
 // next gives a copy of the last snapshot, which it becomes.
@@ -100,18 +122,11 @@ func (c *changing) next() *policy.Snapshot {
 	return c.snapshot
 }
 
-// nothing gives the same objects in a new list of pods, so that all have to be
-// compared: what a change of one pod costs before there is one.
-func (c *changing) nothing() *policy.Snapshot {
-	s := c.next()
-	s.Endpoints = slices.Clone(s.Endpoints)
-	return s
-}
-
 // relabel gives a pod a version, or takes it away if version is empty.
-func (c *changing) relabel(i int, version string) *policy.Snapshot {
+func (c *changing) relabel(i int, version string) event {
 	s := c.next()
-	pod := *s.Endpoints[i]
+	old := s.Endpoints[i]
+	pod := *old
 	pod.Labels = maps.Clone(pod.Labels)
 	delete(pod.Labels, "version")
 	if version != "" {
@@ -119,7 +134,7 @@ func (c *changing) relabel(i int, version string) *policy.Snapshot {
 	}
 	s.Endpoints = slices.Clone(s.Endpoints)
 	s.Endpoints[i] = &pod
-	return s
+	return event{policy.Change{Old: old, New: &pod}, s}
 }
 
 // knownSets are the workloads in which the first pod keeps a version and the last
@@ -128,11 +143,11 @@ const knownSets = 20
 
 func (c *changing) prepareKnown() {
 	for k := range knownSets {
-		c.apply(c.relabel(workloadPod(k, 0), "known"))
+		c.compare(c.relabel(workloadPod(k, 0), "known"))
 	}
 }
 
-func (c *changing) relabelKnown() *policy.Snapshot {
+func (c *changing) relabelKnown() event {
 	i := workloadPod(c.IntN(knownSets), 1+c.IntN(gen.PodsPerWorkload-2))
 	version := "known"
 	if c.snapshot.Endpoints[i].Labels["version"] != "" {
@@ -147,16 +162,17 @@ func workloadPod(k, pod int) int {
 	return k*(gen.Namespaces*gen.Workloads/knownSets)*gen.PodsPerWorkload + pod
 }
 
-func (c *changing) relabelNew() *policy.Snapshot {
+func (c *changing) relabelNew() event {
 	return c.relabel(c.IntN(len(c.snapshot.Endpoints)), fmt.Sprint("new-", c.snapshot.Generation))
 }
 
 // editPolicy changes a policy that selects a local pod: another port in one rule,
 // or one more rule with a prefix.
-func (c *changing) editPolicy() *policy.Snapshot {
+func (c *changing) editPolicy() event {
 	s := c.next()
 	i := c.relevant[c.IntN(len(c.relevant))]
-	p := *s.Policies[i]
+	old := s.Policies[i]
+	p := *old
 	p.Ingress = slices.Clone(p.Ingress)
 	if k := c.IntN(len(p.Ingress) + 1); k < len(p.Ingress) {
 		port := uint16(1 + c.IntN(60_000))
@@ -167,7 +183,7 @@ func (c *changing) editPolicy() *policy.Snapshot {
 	}
 	s.Policies = slices.Clone(s.Policies)
 	s.Policies[i] = &p
-	return s
+	return event{policy.Change{Old: old, New: &p}, s}
 }
 
 // relevantPolicies gives the policies with ingress rules that select a local pod.
@@ -188,9 +204,12 @@ func relevantPolicies(s *policy.Snapshot) (out []int) {
 	return out
 }
 
-// compare holds the ruleset that came of all changes against one compiled from
+// check holds the ruleset that came of all changes against one compiled from
 // nothing and against the linear walk.
-func (c *changing) compare(flows []gen.Flow) error {
+func (c *changing) check(flows []gen.Flow) error {
+	if c.failed != nil {
+		return c.failed
+	}
 	fresh, err := compileWorld(c.snapshot)
 	if err != nil {
 		return err

@@ -68,10 +68,11 @@ func number(v float64) string {
 
 type report struct {
 	start   time.Time
+	commit  string // at the start
 	figures []figure
 }
 
-func newReport() *report { return &report{start: time.Now()} }
+func newReport() *report { return &report{start: time.Now(), commit: commit()} }
 
 func (r *report) add(name string, value float64, t target) {
 	r.figures = append(r.figures, figure{name: name, value: value, target: t})
@@ -123,7 +124,7 @@ func (r *report) write(path string) error {
 
 func (r *report) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s, commit %s, %s, %s %s/%s, GOMAXPROCS %d, took %s\n\n", r.start.Format(time.DateOnly), commit(), cpuModel(),
+	fmt.Fprintf(&b, "\n%s, commit %s, %s, %s %s/%s, GOMAXPROCS %d, took %s\n\n", r.start.Format(time.DateOnly), r.commit, cpuModel(),
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), time.Since(r.start).Round(time.Second))
 	fmt.Fprintln(&b, "| figure | value | target | |\n|---|---:|---:|---|")
 	for i := range r.figures {

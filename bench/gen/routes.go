@@ -52,6 +52,14 @@ func (a *Addrs) All() iter.Seq[netip.Addr] {
 	}
 }
 
+// First gives one of them.
+func (a *Addrs) First() netip.Addr {
+	for addr := range a.All() {
+		return addr
+	}
+	return netip.Addr{}
+}
+
 // Len is their number.
 func (a *Addrs) Len() int { return len(a.V4) + len(a.V6) }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -157,7 +158,25 @@ func BenchmarkApply(b *testing.B) {
 			s.ServiceAccounts[at] = &q
 		}},
 	} {
-		b.Run(change.name, func(b *testing.B) {
+		b.Run("told/"+change.name, func(b *testing.B) {
+			s := cluster(100_000, 10_000)
+			c := New(Options{Node: "node1"})
+			c.Apply(s)
+			lists := make([][]policy.Change, b.N)
+			for i := range lists {
+				next := *s
+				change.next(&next, i)
+				lists[i] = changes(s, &next)
+				s = &next
+			}
+			runtime.GC() // the snapshots that led here
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i, list := range lists {
+				c.Update(uint64(i), list, func() *policy.Snapshot { return s })
+			}
+		})
+		b.Run("searched/"+change.name, func(b *testing.B) {
 			s := cluster(100_000, 10_000)
 			c := New(Options{Node: "node1"})
 			c.Apply(s)

@@ -71,37 +71,106 @@ func (c *Compiler) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem)
 	if s == nil {
 		s = new(policy.Snapshot)
 	}
-	if c.last == nil || c.reachesEverywhere(s) || c.wasteful() {
-		c.rebuild(s)
-	} else {
-		c.update(s)
-	}
+	old := c.last
 	c.last = s
-	if err := c.commit(); err != nil {
-		c.last = nil
-		return nil, []policy.Problem{{Message: err.Error()}}
+	if old != nil && fewAlike(old, s) && !c.wasteful() {
+		if d := between(old, s); !c.reachesEverywhere(&d) {
+			c.update(&d)
+			return c.publish(s.Generation)
+		}
 	}
-	return c.out.Publish(s.Generation), c.problems()
+	c.rebuild(s)
+	return c.publish(s.Generation)
 }
 
-// reachesEverywhere tells whether something changed that is not worth following
-// step by step: tiers, profiles and host endpoints are few and change rarely, and
-// so do staged policies in the pending view, where they replace each other.
-func (c *Compiler) reachesEverywhere(s *policy.Snapshot) bool {
-	if !slices.Equal(s.Tiers, c.last.Tiers) || !slices.Equal(s.Profiles, c.last.Profiles) || !slices.Equal(s.HostEndpoints, c.last.HostEndpoints) {
-		return true
+// Update is Apply for a caller that knows what changed since the snapshot before,
+// and so spares the Compiler the search among all objects: it takes time in what
+// the changes reach only. Each object is changed at most once. snapshot must give
+// the whole new state if asked, which happens when the Compiler begins anew. The
+// next Apply begins anew as well.
+func (c *Compiler) Update(generation uint64, changes []policy.Change, snapshot func() *policy.Snapshot) (*filter.Ruleset, []policy.Problem) {
+	var d delta
+	if c.state == nil || c.wasteful() || !d.add(changes) || c.reachesEverywhere(&d) {
+		c.last = nil
+		s := *snapshot()
+		s.Generation = generation
+		return c.Apply(&s)
 	}
-	if same(s.Policies, c.last.Policies) {
-		return false
+	c.last = nil
+	c.update(&d)
+	return c.publish(generation)
+}
+
+// publish commits and gives the ruleset.
+func (c *Compiler) publish(generation uint64) (*filter.Ruleset, []policy.Problem) {
+	if err := c.commit(); err != nil {
+		c.last, c.state = nil, nil
+		return nil, []policy.Problem{{Message: err.Error()}}
 	}
-	if c.options.Pending {
-		return true
+	return c.out.Publish(generation), c.problems()
+}
+
+// delta is what goes and what comes.
+type delta struct {
+	namespaces pair[policy.Namespace]
+	accounts   pair[policy.ServiceAccount]
+	pods       pair[policy.Endpoint]
+	sets       pair[policy.NetworkSet]
+	slices     pair[policy.EndpointSlice]
+	policies   pair[policy.Policy]
+}
+
+type pair[T any] struct{ old, now []*T }
+
+// between gives the differences of two snapshots.
+func between(old, now *policy.Snapshot) (d delta) {
+	d.namespaces = differences(old.Namespaces, now.Namespaces, namespaceKey)
+	d.accounts = differences(old.ServiceAccounts, now.ServiceAccounts, accountObjectKey)
+	d.pods = differences(old.Endpoints, now.Endpoints, (*policy.Endpoint).Key)
+	d.sets = differences(old.NetworkSets, now.NetworkSets, setKey)
+	d.slices = differences(old.EndpointSlices, now.EndpointSlices, sliceKey)
+	d.policies = differences(old.Policies, now.Policies, (*policy.Policy).Key)
+	return d
+}
+
+// add takes changes in, and is false if some are of kinds that reach everywhere.
+func (d *delta) add(changes []policy.Change) bool {
+	for _, ch := range changes {
+		if !(d.namespaces.add(ch) || d.accounts.add(ch) || d.pods.add(ch) || d.sets.add(ch) || d.slices.add(ch) || d.policies.add(ch)) {
+			return false
+		}
 	}
-	removed, added := differences(c.last.Policies, s.Policies, (*policy.Policy).Key)
-	return slices.ContainsFunc(slices.Concat(removed, added), func(p *policy.Policy) bool {
+	return true
+}
+
+// add takes a change in if it is of this kind.
+func (p *pair[T]) add(ch policy.Change) bool {
+	old, isOld := ch.Old.(*T)
+	now, isNow := ch.New.(*T)
+	if isOld && old != nil {
+		p.old = append(p.old, old)
+	}
+	if isNow && now != nil {
+		p.now = append(p.now, now)
+	}
+	return isOld || isNow
+}
+
+// reachesEverywhere tells whether a change is not worth following: one of staged
+// policies in the pending view, where they replace each other, or one that brings
+// or takes a tier that only policies name.
+func (c *Compiler) reachesEverywhere(d *delta) bool {
+	touched := slices.Concat(d.policies.old, d.policies.now)
+	return c.options.Pending && len(touched) > 0 || slices.ContainsFunc(touched, func(p *policy.Policy) bool {
 		t := c.tiers[tierOf(p)]
 		return t == nil || t.ghost
 	})
+}
+
+// fewAlike tells whether what is few and changes rarely is the same, and so the
+// rest worth comparing: tiers, profiles and host endpoints.
+func fewAlike(a, b *policy.Snapshot) bool {
+	return slices.Equal(a.Tiers, b.Tiers) && slices.Equal(a.Profiles, b.Profiles) && slices.Equal(a.HostEndpoints, b.HostEndpoints)
 }
 
 // wasteful tells whether to begin anew: numbers that a ruleset indexes are not
@@ -141,69 +210,62 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 	c.addHosts(s.HostEndpoints)
 }
 
-// update follows the differences between the last snapshot and s. What goes away
-// goes before what comes, so that an object that is in both places moves.
-func (c *Compiler) update(s *policy.Snapshot) {
-	oldNamespaces, newNamespaces := differences(c.last.Namespaces, s.Namespaces, namespaceKey)
-	oldAccounts, newAccounts := differences(c.last.ServiceAccounts, s.ServiceAccounts, accountObjectKey)
-	oldPods, newPods := differences(c.last.Endpoints, s.Endpoints, (*policy.Endpoint).Key)
-	oldSets, newSets := differences(c.last.NetworkSets, s.NetworkSets, setKey)
-	oldSlices, newSlices := differences(c.last.EndpointSlices, s.EndpointSlices, sliceKey)
-	oldPolicies, newPolicies := differences(c.last.Policies, s.Policies, (*policy.Policy).Key)
-
+// update follows changes. What goes away goes before what comes, so that an
+// object that is in both places moves.
+func (c *Compiler) update(d *delta) {
 	// Labels that objects inherit: whoever inherits is taken out and put back.
 	touched := make(map[string]bool)
-	for _, n := range slices.Concat(oldNamespaces, newNamespaces) {
+	for _, n := range slices.Concat(d.namespaces.old, d.namespaces.now) {
 		touched[n.Name] = true
 	}
 	accounts := make(map[accountKey]bool)
-	for _, a := range slices.Concat(oldAccounts, newAccounts) {
+	for _, a := range slices.Concat(d.accounts.old, d.accounts.now) {
 		accounts[accountKey{a.Namespace, a.Name}] = true
 	}
 	for key := range accounts {
-		again(&oldPods, &newPods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
+		again(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
 		c.forgetDerived(key.namespace)
 	}
 	for name := range touched {
-		again(&oldPods, &newPods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
-		again(&oldSets, &newSets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
+		again(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
+		again(&d.sets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
 		c.forgetDerived(name)
 	}
 
-	for _, e := range oldPods {
+	for _, e := range d.pods.old {
 		c.removePod(e)
 	}
-	for _, n := range oldSets {
+	for _, n := range d.sets.old {
 		c.removeSet(n)
 	}
-	for _, e := range oldSlices {
+	for _, e := range d.slices.old {
 		c.removeSlice(e)
 	}
-	for _, p := range oldPolicies {
+	for _, p := range d.policies.old {
 		c.removePolicy(p)
 	}
-	for _, n := range oldNamespaces {
+	for _, n := range d.namespaces.old {
 		delete(c.namespaces, n.Name)
 	}
-	for _, n := range newNamespaces {
+	for _, n := range d.namespaces.now {
 		c.namespaces[n.Name] = n
 	}
-	for _, a := range oldAccounts {
+	for _, a := range d.accounts.old {
 		delete(c.serviceAccounts, accountKey{a.Namespace, a.Name})
 	}
-	for _, a := range newAccounts {
+	for _, a := range d.accounts.now {
 		c.serviceAccounts[accountKey{a.Namespace, a.Name}] = a
 	}
-	for _, p := range c.counted(newPolicies) {
+	for _, p := range c.counted(d.policies.now) {
 		c.addPolicy(p)
 	}
-	for _, e := range newSlices {
+	for _, e := range d.slices.now {
 		c.addSlice(e)
 	}
-	for _, e := range newPods {
+	for _, e := range d.pods.now {
 		c.addPod(e)
 	}
-	for _, n := range newSets {
+	for _, n := range d.sets.now {
 		c.addSet(n)
 	}
 }
@@ -265,9 +327,9 @@ func same[T any](a, b []*T) bool {
 // order of their keys are compared in one pass. In others, an object of both may
 // be given twice, as removed and as added, which is true as well if what is
 // removed goes first.
-func differences[T any](old, now []*T, key func(*T) policy.Key) (removed, added []*T) {
+func differences[T any](old, now []*T, key func(*T) policy.Key) (p pair[T]) {
 	if same(old, now) {
-		return nil, nil
+		return p
 	}
 	for len(old) > 0 && len(now) > 0 {
 		if old[0] == now[0] {
@@ -276,13 +338,13 @@ func differences[T any](old, now []*T, key func(*T) policy.Key) (removed, added 
 		}
 		order := compareKeys(key(old[0]), key(now[0]))
 		if order <= 0 {
-			removed, old = append(removed, old[0]), old[1:]
+			p.old, old = append(p.old, old[0]), old[1:]
 		}
 		if order >= 0 {
-			added, now = append(added, now[0]), now[1:]
+			p.now, now = append(p.now, now[0]), now[1:]
 		}
 	}
-	return append(removed, old...), append(added, now...)
+	return pair[T]{append(p.old, old...), append(p.now, now...)}
 }
 
 // compareKeys orders as the slices of a Snapshot are.
@@ -291,14 +353,14 @@ func compareKeys(a, b policy.Key) int {
 }
 
 // again lists objects as removed and added, unless they are removed anyway.
-func again[T any](removed, added *[]*T, objects map[*T]bool, which func(*T) bool) {
-	gone := make(map[*T]bool, len(*removed))
-	for _, o := range *removed {
+func again[T any](p *pair[T], objects map[*T]bool, which func(*T) bool) {
+	gone := make(map[*T]bool, len(p.old))
+	for _, o := range p.old {
 		gone[o] = true
 	}
 	for o := range objects {
 		if !gone[o] && which(o) {
-			*removed, *added = append(*removed, o), append(*added, o)
+			p.old, p.now = append(p.old, o), append(p.now, o)
 		}
 	}
 }

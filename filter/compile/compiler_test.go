@@ -74,8 +74,9 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, func(rt *rapid.T) {
 				d := draw{rt}
-				c := New(o)
+				c, told := New(o), New(o) // told what changed
 				s := d.snapshot()
+				before := new(policy.Snapshot)
 				type past struct {
 					rs      *filter.Ruleset
 					tuples  []flow.Tuple
@@ -91,6 +92,8 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 					if diff := cmp.Diff(wantProblems, problems); diff != "" {
 						rt.Fatalf("step %d: problems (-fresh +incremental):\n%s", step, diff)
 					}
+					ruleset, _ := told.Update(s.Generation, changes(before, s), func() *policy.Snapshot { return s })
+					before = s
 					p := past{rs: rs}
 					for range 15 {
 						tuple := d.tuple(s)
@@ -98,9 +101,13 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 						if diff := cmp.Diff(want, got); diff != "" {
 							rt.Fatalf("step %d: %s (-fresh +incremental):\n%s", step, tuple, diff)
 						}
+						if diff := cmp.Diff(want, engineAnswer(ruleset, tuple)); diff != "" {
+							rt.Fatalf("step %d: %s (-fresh +updated):\n%s", step, tuple, diff)
+						}
 						p.tuples, p.answers = append(p.tuples, tuple), append(p.answers, got)
 					}
 					compareRest(rt, d, s, fresh, rs)
+					compareRest(rt, d, s, fresh, ruleset)
 					history = append(history, p)
 					s = d.next(s)
 				}
@@ -114,6 +121,25 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 			})
 		})
 	}
+}
+
+// changes lists what a Store would tell.
+func changes(old, now *policy.Snapshot) (out []policy.Change) {
+	if !fewAlike(old, now) {
+		out = append(out, policy.Change{New: &policy.Tier{}})
+	}
+	d := between(old, now)
+	return slices.Concat(out, changesOf(d.namespaces), changesOf(d.accounts), changesOf(d.pods), changesOf(d.sets), changesOf(d.slices), changesOf(d.policies))
+}
+
+func changesOf[T any](p pair[T]) (out []policy.Change) {
+	for _, o := range p.old {
+		out = append(out, policy.Change{Old: o})
+	}
+	for _, n := range p.now {
+		out = append(out, policy.Change{New: n})
+	}
+	return out
 }
 
 // compareRest compares what is not a decision between pods.
@@ -239,4 +265,72 @@ func pairStates() []*policy.Snapshot {
 		}
 	}
 	return out
+}
+
+// TestChurnGivesBack changes labels, policies, sets and pods many times and back,
+// and looks at what a Compiler and its Rulesets hold: as much as one that never saw
+// any of it, give or take what it may waste before it begins anew.
+func TestChurnGivesBack(t *testing.T) {
+	t.Parallel()
+	first := cluster(2000, 200)
+	first.NetworkSets = []*policy.NetworkSet{{Kind: policy.GlobalNetworkSet, Name: "set", Labels: map[string]string{"feed": "a"}, Nets: prefixes("198.51.100.0/24")}}
+	c := New(Options{Node: "node1"})
+	rs, _ := c.Apply(first)
+	sizes, print, held := rs.Sizes(), rs.Footprint(), c.held()
+	s := first
+	for i := range 12_000 {
+		next := *s
+		switch i % 4 {
+		case 0, 1:
+			at := i * 7 % len(s.Endpoints)
+			p := *s.Endpoints[at]
+			p.Labels = map[string]string{"app": fmt.Sprint("app", i), "tier": fmt.Sprint(i % 3)}
+			if i%8 == 1 {
+				p.Addrs = []netip.Addr{netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})}
+			}
+			next.Endpoints = slices.Clone(s.Endpoints)
+			next.Endpoints[at] = &p
+		case 2:
+			at := i % len(s.Policies)
+			p := *s.Policies[at]
+			p.Ingress = []policy.Rule{{Action: policy.Allow, Source: policy.EntityRule{Selector: selector.Equals("app", fmt.Sprint("app", i)), Nets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(i), 0}), 24)}}}}
+			next.Policies = slices.Clone(s.Policies)
+			next.Policies[at] = &p
+		case 3:
+			set := *s.NetworkSets[0]
+			set.Labels = map[string]string{"feed": fmt.Sprint(i)}
+			next.NetworkSets = []*policy.NetworkSet{&set}
+		}
+		s = &next
+		if rs, _ = c.Apply(s); rs == nil {
+			t.Fatal("no ruleset")
+		}
+		if waste := c.out.Garbage(); c.garbage > 8192 && waste > 0.6 {
+			t.Fatalf("change %d: %d things thrown away, %.0f %% of numbers wasted", i, c.garbage, waste*100)
+		}
+	}
+	rs, _ = c.Apply(first)
+	if diff := cmp.Diff(sizes, rs.Sizes()); diff != "" {
+		t.Errorf("sizes (-before +after):\n%s", diff)
+	}
+	if diff := cmp.Diff(held, c.held()); diff != "" {
+		t.Errorf("held (-before +after):\n%s", diff)
+	}
+	c.rebuild(first)
+	rs, _ = c.publish(1)
+	if diff := cmp.Diff(print, rs.Footprint()); diff != "" {
+		t.Errorf("footprint after a rebuild (-before +after):\n%s", diff)
+	}
+}
+
+// held counts everything that has users.
+func (c *Compiler) held() map[string]int {
+	return map[string]int{
+		"pods": len(c.pods), "sets": len(c.sets), "identities": len(c.interned), "by namespace": len(c.identitiesIn), "by atom": len(c.identityOf),
+		"addresses": len(c.addresses), "wide": len(c.wide), "pages": len(c.pages), "clashes": len(c.clash), "classes": len(c.classes), "nets": len(c.nets), "nets by atom": len(c.netOf),
+		"slices": len(c.sliceOf), "terms": len(c.byKey), "labels": len(c.byLabel), "others": len(c.others), "services": len(c.services), "named": len(c.named), "names": len(c.byName),
+		"policies": len(c.policies), "policies by namespace": len(c.policiesIn), "by label": len(c.labelled), "global": len(c.global), "hosted": len(c.hosted),
+		"segments": len(c.segments), "lists": len(c.lists), "left": len(c.left) + len(c.freed) + len(c.replan) + len(c.dirty) + len(c.changed) + len(c.unused),
+		"derived": len(c.derived), "notes": len(c.notes),
+	}
 }
