@@ -58,12 +58,10 @@ type Builder struct {
 	changedEnds    bool
 	changedGuard   bool // what Protected gives may have changed
 	protected      [2][]netip.Addr
-	prefixes       int
 	liveClasses    int
 	liveRules      int
 	liveEndpoints  int
 	freeRules      []RuleID
-	freeEndpoints  []uint32
 
 	painter  *painter
 	interned map[page]*page
