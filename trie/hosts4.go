@@ -53,8 +53,8 @@ func newTable4(size int) *table4 {
 // fork gives a table that shares every chunk with t until it writes to it.
 func (t *table4) fork() *table4 {
 	f := &table4{size: t.size, chunks: make([]atomic.Pointer[chunk4], len(t.chunks)), shared: make([]bool, len(t.chunks)), seed1: t.seed1, seed2: t.seed2}
-	for i := range t.chunks {
-		f.chunks[i].Store(t.chunks[i].Load())
+	copy(f.chunks, t.chunks) // f is nobody else's yet, and only the writer stores to t
+	for i := range f.shared {
 		f.shared[i] = true
 	}
 	return f

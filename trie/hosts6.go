@@ -57,8 +57,8 @@ func newTable6(size int) *table6 {
 // fork gives a table that shares every chunk with t until it writes to it.
 func (t *table6) fork() *table6 {
 	f := &table6{size: t.size, chunks: make([]atomic.Pointer[chunk6], len(t.chunks)), shared: make([]bool, len(t.chunks)), seed1: t.seed1, seed2: t.seed2}
-	for i := range t.chunks {
-		f.chunks[i].Store(t.chunks[i].Load())
+	copy(f.chunks, t.chunks) // f is nobody else's yet, and only the writer stores to t
+	for i := range f.shared {
 		f.shared[i] = true
 	}
 	return f

@@ -25,7 +25,7 @@ const (
 	batch        = 16
 )
 
-// changes measures what one event costs in the largest cluster, up to the new
+// changes measures what one event costs in the cluster that builds compiles, up to the new
 // ruleset in force: for a caller that tells what changed, which the targets are
 // for, and for one that only has snapshots, so that they have to be compared.
 func changes(r *report) error {
