@@ -17,6 +17,7 @@ import (
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/filter/policy/selector"
+	"github.com/postern-project/postern/test/worlds"
 )
 
 // mix gives a later state of old: some of its objects are gone, some are replaced
@@ -153,7 +154,7 @@ func compareRest(rt *rapid.T, d draw, s *policy.Snapshot, fresh, rs *filter.Rule
 	if want, got := fresh.Generation(), rs.Generation(); want != got {
 		rt.Fatalf("generation %d, want %d", got, want)
 	}
-	for _, a := range slices.Concat(someAddresses, strangers) {
+	for _, a := range worlds.Addresses() {
 		want, wantOK := fresh.Endpoint(a)
 		if got, ok := rs.Endpoint(a); got != want || ok != wantOK {
 			rt.Fatalf("endpoint of %s: %+v, %v, want %+v, %v", a, got, ok, want, wantOK)

@@ -45,6 +45,9 @@ func addresses(texts ...string) (out []netip.Addr) {
 	return out
 }
 
+// Addresses lists every address that a flow of Tuple can have.
+func Addresses() []netip.Addr { return slices.Concat(someAddresses, strangers) }
+
 // Draw has the generators; each takes its choices from the rapid test.
 type Draw struct{ *rapid.T }
 
@@ -66,8 +69,8 @@ func (d Draw) Below(n int) int {
 
 var coin = rapid.Bool()
 
-// chance is true in percent of the cases, about.
-func (d Draw) chance(percent int) bool { return d.Below(100) < percent }
+// Chance is true in percent of the cases, about.
+func (d Draw) Chance(percent int) bool { return d.Below(100) < percent }
 
 // some gives up to n elements, without repeats.
 func some[E comparable](d Draw, n int, from []E) (out []E) {
@@ -90,7 +93,7 @@ func (d Draw) labels() map[string]string {
 // forged are labels of which some are reserved.
 func (d Draw) forged() map[string]string {
 	out := d.labels()
-	if d.chance(25) {
+	if d.Chance(25) {
 		out[One(d, reservedLabels)] = One(d, slices.Concat(someValues, someNamespaces, someAccounts))
 	}
 	return out
@@ -108,7 +111,7 @@ func (d Draw) selector() *selector.Selector {
 		return selector.All()
 	}
 	label, value := One(d, someLabels), One(d, someValues)
-	if d.chance(15) {
+	if d.Chance(15) {
 		label, value = One(d, reservedLabels), One(d, slices.Concat(someValues, someNamespaces, someAccounts))
 	}
 	return selector.MustParse(fmt.Sprintf(One(d, []string{
@@ -119,7 +122,7 @@ func (d Draw) selector() *selector.Selector {
 
 // maybe gives a selector or nil.
 func (d Draw) maybe(percent int) *selector.Selector {
-	if d.chance(percent) {
+	if d.Chance(percent) {
 		return d.selector()
 	}
 	return nil
@@ -139,11 +142,11 @@ func (d Draw) Snapshot() *policy.Snapshot {
 		})
 	}
 	for _, name := range someNamespaces {
-		if d.chance(90) {
+		if d.Chance(90) {
 			s.Namespaces = append(s.Namespaces, &policy.Namespace{Name: name, Labels: d.labels()})
 		}
 		for _, account := range someAccounts {
-			if d.chance(75) {
+			if d.Chance(75) {
 				s.ServiceAccounts = append(s.ServiceAccounts, &policy.ServiceAccount{Namespace: name, Name: account, Labels: d.labels()})
 			}
 		}
@@ -151,7 +154,7 @@ func (d Draw) Snapshot() *policy.Snapshot {
 	d.addPods(s)
 	for i := range d.Below(4) {
 		set := &policy.NetworkSet{Kind: policy.GlobalNetworkSet, Name: fmt.Sprint("set", i), Labels: d.forged(), Nets: some(d, 3, somePrefixes)}
-		if d.chance(60) {
+		if d.Chance(60) {
 			set.Kind, set.Namespace = policy.NetworkSetKind, One(d, someNamespaces)
 		}
 		s.NetworkSets = append(s.NetworkSets, set)
@@ -179,7 +182,7 @@ func (d Draw) addPods(s *policy.Snapshot) {
 			Node: One(d, []string{"", "n1", "n1", "n2"}), Labels: d.forged(), Ports: d.namedPorts(),
 		}
 		ep.Addrs, free = free[:1+i%2], free[1+i%2:]
-		if d.chance(4) {
+		if d.Chance(4) {
 			ep.Addrs = append(slices.Clone(ep.Addrs), someAddresses[0])
 		}
 		s.Endpoints = append(s.Endpoints, ep)
@@ -197,7 +200,7 @@ func (d Draw) addHosts(s *policy.Snapshot) {
 			Profiles: some(d, 2, []string{policy.DefaultAllowProfile, "prof", "missing", "kns.a", "ksa.a.default"}),
 		})
 	}
-	if d.chance(60) {
+	if d.Chance(60) {
 		s.Profiles = append(s.Profiles, &policy.Profile{Name: "prof", LabelsToApply: d.forged(), Ingress: d.Rules(), Egress: d.Rules()})
 	}
 }
@@ -230,14 +233,14 @@ func (d Draw) Policy(i int) *policy.Policy {
 	}
 	if p.Kind == policy.GlobalNetworkPolicy || p.Kind == policy.StagedGlobalNetworkPolicy {
 		p.NamespaceSelector = d.maybe(30)
-		p.ApplyOnForward = d.chance(20)
-		p.DoNotTrack = p.ApplyOnForward && d.chance(30)
-		p.PreDNAT = p.ApplyOnForward && !p.DoNotTrack && d.chance(30)
+		p.ApplyOnForward = d.Chance(20)
+		p.DoNotTrack = p.ApplyOnForward && d.Chance(30)
+		p.PreDNAT = p.ApplyOnForward && !p.DoNotTrack && d.Chance(30)
 	} else {
 		p.Namespace = One(d, someNamespaces)
 	}
-	p.AppliesEgress = d.chance(60) && !p.PreDNAT
-	p.AppliesIngress = !p.AppliesEgress || d.chance(60)
+	p.AppliesEgress = d.Chance(60) && !p.PreDNAT
+	p.AppliesIngress = !p.AppliesEgress || d.Chance(60)
 	p.Ingress, p.Egress = d.Rules(), d.Rules()
 	for i := range p.Ingress {
 		p.Ingress[i].Destination.Service = nil
@@ -259,18 +262,18 @@ func (d Draw) Rules() (out []policy.Rule) {
 // Rule draws the rule with an index.
 func (d Draw) Rule(i int) policy.Rule {
 	r := policy.Rule{Index: i, Action: One(d, []policy.Action{policy.Allow, policy.Allow, policy.Deny, policy.Pass, policy.Log})}
-	six := d.chance(40)
-	if d.chance(15) {
+	six := d.Chance(40)
+	if d.Chance(15) {
 		r.IPVersion = 4
 		if six {
 			r.IPVersion = 6
 		}
 	}
-	if d.chance(40) {
-		r.Protocol = &policy.Protocol{Number: One(d, []flow.Proto{flow.TCP, flow.TCP, flow.UDP, flow.ICMP, flow.ICMPv6, 47}), ByName: d.chance(70)}
+	if d.Chance(40) {
+		r.Protocol = &policy.Protocol{Number: One(d, []flow.Proto{flow.TCP, flow.TCP, flow.UDP, flow.ICMP, flow.ICMPv6, 47}), ByName: d.Chance(70)}
 	}
-	if d.chance(10) {
-		r.NotProtocol = &policy.Protocol{Number: One(d, []flow.Proto{flow.TCP, flow.UDP, flow.ICMP}), ByName: d.chance(50)}
+	if d.Chance(10) {
+		r.NotProtocol = &policy.Protocol{Number: One(d, []flow.Proto{flow.TCP, flow.UDP, flow.ICMP}), ByName: d.Chance(50)}
 	}
 	if r.Protocol != nil && (r.Protocol.Number == flow.ICMP || r.Protocol.Number == flow.ICMPv6) {
 		r.ICMP, r.NotICMP = d.icmp(), d.icmp()
@@ -280,11 +283,11 @@ func (d Draw) Rule(i int) policy.Rule {
 }
 
 func (d Draw) icmp() *policy.ICMPMatch {
-	if d.chance(60) {
+	if d.Chance(60) {
 		return nil
 	}
 	m := &policy.ICMPMatch{Type: uint8(d.Below(2))}
-	if d.chance(50) {
+	if d.Chance(50) {
 		code := uint8(d.Below(2))
 		m.Code = &code
 	}
@@ -292,31 +295,31 @@ func (d Draw) icmp() *policy.ICMPMatch {
 }
 
 func (d Draw) entity(six bool) (e policy.EntityRule) {
-	if d.chance(45) {
+	if d.Chance(45) {
 		return e
 	}
-	if d.chance(10) {
+	if d.Chance(10) {
 		e.Service = &policy.ServiceRef{Namespace: One(d, someNamespaces[:2]), Name: One(d, []string{"svc", "svc2"})}
 		return e
 	}
 	family := someFamily(six)
-	if d.chance(25) {
+	if d.Chance(25) {
 		e.Nets = some(d, 3, family)
 	}
-	if d.chance(12) {
+	if d.Chance(12) {
 		e.NotNets = some(d, 2, family)
 	}
 	e.Selector, e.NotSelector, e.NamespaceSelector = d.maybe(20), d.maybe(15), d.maybe(15)
-	if d.chance(4) {
+	if d.Chance(4) {
 		e.NamespaceSelector = selector.MustParse("global()")
 	}
-	if d.chance(20) {
+	if d.Chance(20) {
 		e.ServiceAccounts = &policy.ServiceAccountMatch{Names: some(d, 2, someAccounts), Selector: d.maybe(40)}
 	}
-	if d.chance(25) {
+	if d.Chance(25) {
 		e.Ports = d.ports()
 	}
-	if d.chance(10) {
+	if d.Chance(10) {
 		e.NotPorts = d.ports()
 	}
 	return e
@@ -333,7 +336,7 @@ func someFamily(six bool) (out []netip.Prefix) {
 
 func (d Draw) ports() (out []policy.Port) {
 	for range d.Below(4) {
-		if d.chance(50) {
+		if d.Chance(50) {
 			out = append(out, policy.Port{Name: One(d, somePortNames)})
 		} else {
 			low := One(d, somePorts)
@@ -353,7 +356,7 @@ func (d Draw) Tuple(s *policy.Snapshot) flow.Tuple {
 	t.SrcPort, t.DstPort = One(d, somePorts), One(d, somePorts) // without meaning unless Ported
 	switch {
 	case t.Proto.HasPorts():
-		t.Ported = d.chance(85)
+		t.Ported = d.Chance(85)
 	case t.Proto == flow.ICMP || t.Proto == flow.ICMPv6:
 		t.ICMPType, t.ICMPCode = uint8(d.Below(2)), uint8(d.Below(2))
 	}
