@@ -157,6 +157,8 @@ type RuleInfo struct {
 	// a tier.
 	Index  int
 	Action Action
+	// Annotations are the rule's own, as "key=value key=value" by key, for logs.
+	Annotations string
 }
 
 // EndOfTier tells whether it stands for the end of a tier.

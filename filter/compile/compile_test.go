@@ -499,3 +499,18 @@ func reversed[E any](s []E) []E {
 	slices.Reverse(s)
 	return s
 }
+
+// TestAnnotations: a rule's annotations are part of what logs are told of it.
+func TestAnnotations(t *testing.T) {
+	t.Parallel()
+	rs := mustCompile(t, town(global("p", 1, policy.Rule{Action: policy.Allow, Annotations: map[string]string{"b": "2", "a": "1"}})), Options{})
+	for id := filter.RuleID(1); rs.RuleInfo(id) != (filter.RuleInfo{}); id++ {
+		if i := rs.RuleInfo(id); i.Name == "p" {
+			if i.Annotations != "a=1 b=2" {
+				t.Errorf("annotations %q", i.Annotations)
+			}
+			return
+		}
+	}
+	t.Error("the rule is not there")
+}

@@ -1,8 +1,10 @@
 package compile
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/flow"
@@ -60,6 +62,15 @@ func (k listKey) rules() []policy.Rule {
 	return k.profile.Ingress
 }
 
+// annotations puts a rule's annotations in one line.
+func annotations(r *policy.Rule) string {
+	pairs := make([]string, 0, len(r.Annotations))
+	for _, k := range slices.Sorted(maps.Keys(r.Annotations)) {
+		pairs = append(pairs, k+"="+r.Annotations[k])
+	}
+	return strings.Join(pairs, " ")
+}
+
 // addRules gives the Builder the rules that can match at all.
 func (c *Compiler) addRules(l *ruleList, tier string) {
 	info := filter.RuleInfo{Direction: l.key.dir, Tier: tier}
@@ -72,7 +83,7 @@ func (c *Compiler) addRules(l *ruleList, tier string) {
 	rules := l.key.rules()
 	for i := range rules {
 		r := &rules[i]
-		info.Index, info.Action = r.Index, actions[r.Action]
+		info.Index, info.Action, info.Annotations = r.Index, actions[r.Action], annotations(r)
 		if l.key.profile != nil && info.Action == filter.Pass {
 			info.Action = filter.Deny // there is nothing to pass to (D6)
 		}

@@ -219,7 +219,11 @@ func rule(e *zerolog.Event, i filter.RuleInfo) *zerolog.Event {
 	if i.EndOfTier() {
 		return e
 	}
-	return e.Str("policy_kind", i.Kind).Str("policy", policyName(i)).Int("rule", i.Index)
+	e = e.Str("policy_kind", i.Kind).Str("policy", policyName(i)).Int("rule", i.Index)
+	if i.Annotations != "" {
+		e = e.Str("rule_annotations", i.Annotations)
+	}
+	return e
 }
 
 func policyName(i filter.RuleInfo) string {

@@ -22,7 +22,7 @@ metadata: {name: watch, namespace: prod-engineering}
 spec:
   order: 1
   selector: 'app == "db"'
-  ingress: [{action: Log, protocol: TCP}]
+  ingress: [{action: Log, protocol: TCP, metadata: {annotations: {example.org/ticket: "42", team: db}}}]
 `)
 	from := len(b.daemon.Log(0))
 	b.reaches("prod-engineering/api", "prod-engineering/db", false, true)
@@ -31,7 +31,7 @@ spec:
 		t.Fatal(err)
 	}
 	for field, want := range map[string]string{
-		"prefix": "seen-watch", "policy": "prod-engineering/watch", "rule": "0", "verdict": "allow",
+		"prefix": "seen-watch", "rule_annotations": "example.org/ticket=42 team=db", "policy": "prod-engineering/watch", "rule": "0", "verdict": "allow",
 		"src_pod": "prod-engineering/api", "src_account": "api-service", "dst_account": "db-sa", "dport": "5432",
 	} {
 		if got := line.Text(field); got != want {
