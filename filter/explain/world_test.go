@@ -2,6 +2,7 @@ package explain
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
@@ -106,7 +107,10 @@ func staged(a policy.StagedAction, p *policy.Policy) *policy.Policy {
 	return p
 }
 
+// numbered gives a policy rules of its own, with their indexes: tests that run in
+// parallel build policies from the same rules.
 func numbered(p *policy.Policy) *policy.Policy {
+	p.Ingress, p.Egress = slices.Clone(p.Ingress), slices.Clone(p.Egress)
 	for i := range p.Ingress {
 		p.Ingress[i].Index = i
 	}
