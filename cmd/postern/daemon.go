@@ -94,6 +94,10 @@ func (d *daemon) open() error {
 			return err
 		}
 		d.queues, d.rings = append(d.queues, q), append(d.rings, ring)
+		if !q.BufferGranted() {
+			d.log.Warn().Uint16("queue", q.Number()).Uint32("queue_length", d.cfg.queueLen).
+				Msg("the kernel grants a receive buffer too small for the queue's length, and drops what does not fit: raise net.core.rmem_max or lower --queue-length")
+		}
 	}
 	if d.nft, err = nft.Dial(); err != nil {
 		return err

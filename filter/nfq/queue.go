@@ -63,7 +63,9 @@ type Queue struct {
 	out    []byte // verdicts of the batch
 	len    int    // bytes of out in use
 	stats  Stats
-	record flowlog.Record // scratch: on the heap once, not once a packet
+	// granted: the socket's buffer holds a full queue.
+	granted bool
+	record  flowlog.Record // scratch: on the heap once, not once a packet
 }
 
 // Open binds a queue number in the caller's network namespace. Its errors are one
@@ -77,8 +79,13 @@ func Open(cfg Config, engine *filter.Engine) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue %d: %w", cfg.Queue, err)
 	}
+	granted, err := bufferGranted(fd, cfg)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("queue %d: %w", cfg.Queue, err)
+	}
 	return &Queue{
-		cfg: cfg, engine: engine, fd: fd,
+		cfg: cfg, engine: engine, fd: fd, granted: granted,
 		in:  newReceiver(batch, slotOverhead+int(cfg.CopyRange)),
 		out: make([]byte, batch*verdictLen),
 	}, nil
@@ -90,6 +97,10 @@ func (q *Queue) Close() error { return unix.Close(q.fd) }
 
 // Stats gives the counters, which may be read while Run is at work.
 func (q *Queue) Stats() *Stats { return &q.stats }
+
+// BufferGranted tells whether the socket's receive buffer holds a full queue. If
+// not, the kernel drops packets before MaxLen wait, and counts them as UserDropped.
+func (q *Queue) BufferGranted() bool { return q.granted }
 
 // Number is the queue's number.
 func (q *Queue) Number() uint16 { return q.cfg.Queue }

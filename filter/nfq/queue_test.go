@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"runtime"
@@ -90,7 +91,7 @@ type given struct {
 	ID, Verdict, Mark uint32
 }
 
-func verdicts(t *testing.T, b []byte) (vs []given) {
+func verdicts(t testing.TB, b []byte) (vs []given) {
 	t.Helper()
 	for len(b) > 0 {
 		m, rest, ok := nextMessage(b)
@@ -239,6 +240,86 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations a batch, want 0", n)
+	}
+}
+
+// FuzzAnswer: whatever lies in the receive buffer, each packet whose id can be read
+// gets exactly one verdict, in the order of the messages, and no other id gets one.
+func FuzzAnswer(f *testing.F) {
+	allowed := packetDatagram(f, 1, 0x4000, tcpPacket("10.0.0.9", "10.0.0.1", 4000, 80))
+	f.Add(allowed)
+	f.Add(append(packetDatagram(f, 2, 0, []byte{0x60}), allowed...))
+	f.Add(allowed[:len(allowed)-30])
+	q, out := offline(f, nil) // made once: it is large, and a fuzzing process has one goroutine
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = b[:min(len(b), q.in.slot)]
+		q.lay(0, b)
+		if err := errors.Join(out.Truncate(0), seekStart(out)); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.answer(1, 1); err != nil {
+			t.Fatal(err)
+		}
+		var want []uint32
+		for {
+			m, rest, ok := nextMessage(b)
+			if !ok {
+				break
+			}
+			if p, ok := parsePacket(m.body); ok && m.typ == msgPacket {
+				want = append(want, p.id)
+			}
+			b = rest
+		}
+		written, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []uint32
+		for _, v := range verdicts(t, written) {
+			got = append(got, v.ID)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("ids (-want +got):\n%s", d)
+		}
+	})
+}
+
+func seekStart(f *os.File) error {
+	_, err := f.Seek(0, io.SeekStart)
+	return err
+}
+
+// TestReceiveBuffer: the kernel grants root what a full queue takes, up to the most
+// that fits into its int.
+func TestReceiveBuffer(t *testing.T) {
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatalf("this test needs root (CAP_SYS_ADMIN), to make a network namespace: %v", err)
+	}
+	defer ns.Close()
+	for _, tc := range []struct {
+		maxLen, copyRange uint32
+		want              int // in SO_RCVBUF, which is twice what was asked for
+	}{
+		{8192, 128, 2 * 8192 * 1024},
+		{8192, 64, 2 * 8192 * 1024},
+		{1024, 1500, 2 * 1024 * (1024 + 1500 - 128)},
+		{1 << 22, 128, 1<<31 - 2},
+		{1<<32 - 1, 65531, 1<<31 - 2},
+	} {
+		q, err := Open(Config{Queue: 7, MaxLen: tc.maxLen, CopyRange: tc.copyRange}, &filter.Engine{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := unix.GetsockoptInt(q.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		if err != nil || got != tc.want || !q.BufferGranted() {
+			t.Errorf("length %d, copy range %d: buffer %d, %v, granted %v; want %d", tc.maxLen, tc.copyRange, got, err, q.BufferGranted(), tc.want)
+		}
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

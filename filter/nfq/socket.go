@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -101,7 +102,7 @@ func configure(c *netlink.Conn, cfg Config) error {
 		return fmt.Errorf("set NETLINK_NO_ENOBUFS: %w", err)
 	}
 	// Tries SO_RCVBUFFORCE first, which net.core.rmem_max does not limit.
-	if err := c.SetReadBuffer(int(cfg.MaxLen) * bytesPerPacket); err != nil {
+	if err := c.SetReadBuffer(receiveBuffer(cfg)); err != nil {
 		return fmt.Errorf("set receive buffer: %w", err)
 	}
 	return nil
@@ -110,6 +111,24 @@ func configure(c *netlink.Conn, cfg Config) error {
 // bytesPerPacket is what one waiting packet message is charged to the receive
 // buffer: 832 B of truesize for small packets (measured on Linux 6.18).
 const bytesPerPacket = 1024
+
+// receiveBuffer is how many bytes must fit into the socket for the queue, and not
+// the socket, to be what fills up first. What is copied beyond the default takes as
+// much again. The kernel doubles the value and takes no more than half an int.
+func receiveBuffer(cfg Config) int {
+	each := bytesPerPacket + int(max(cfg.CopyRange, DefaultCopyRange)) - DefaultCopyRange
+	return min(int(cfg.MaxLen)*each, math.MaxInt32/2)
+}
+
+// bufferGranted tells whether a socket has the receive buffer that was asked for.
+// Without CAP_NET_ADMIN in the first user namespace net.core.rmem_max limits it.
+func bufferGranted(fd int, cfg Config) (bool, error) {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		return false, fmt.Errorf("read receive buffer: %w", err)
+	}
+	return n/2 >= receiveBuffer(cfg), nil
+}
 
 func request(c *netlink.Conn, queue uint16, attrs []netlink.Attribute) error {
 	data, err := netlink.MarshalAttributes(attrs)
