@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -36,6 +37,9 @@ const namespaceDir = "/run/netns"
 // follows, so that what a killed process left behind can be told and removed.
 const prefix = "postern-"
 
+// made counts the labs of this process.
+var made atomic.Int32
+
 // Lab is a node with pods.
 type Lab struct {
 	Node  *Host
@@ -59,6 +63,9 @@ func New() (*Lab, error) {
 	}
 	removeOrphans()
 	l := &Lab{name: prefix + strconv.Itoa(os.Getpid()) + "-"}
+	if n := made.Add(1); n > 1 { // several labs at once keep apart
+		l.name += strconv.Itoa(int(n)) + "-"
+	}
 	node, err := l.add("node")
 	if err != nil {
 		return nil, err
