@@ -25,7 +25,8 @@ type Builder struct {
 	addresses trie.Table // to class
 	byAddr    trie.Table // endpoints: to index of endpoints + 1
 	endpoints cow[EndpointInfo]
-	live      map[netip.Addr]bool // addresses of endpoints: is it hosted
+	accountBook
+	live map[netip.Addr]bool // addresses of endpoints: is it hosted
 
 	classes    cow[class]
 	signatures cow[*signature]
@@ -156,7 +157,7 @@ func (b *Builder) RemoveRule(id RuleID) {
 }
 
 func (b *Builder) newRule(r *Rule) *rule {
-	out := &rule{info: r.Info, action: r.Info.Action, src: b.term(r.Source.Classes), dst: b.term(r.Destination.Classes)}
+	out := &rule{info: r.Info, action: r.Info.Action, src: b.term(r.Source.Classes), dst: b.term(r.Destination.Classes), request: r.Request}
 	if r.IPv4 {
 		out.families |= family4
 	}

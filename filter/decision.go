@@ -51,6 +51,20 @@ const (
 	// NoProfile: no tier decided and the endpoint's namespace is not known. Drop.
 	NoProfile
 
+	// The reasons below are of requests only (DecideRequest).
+
+	// InvalidRequest: it cannot be understood, or its path does not begin with a
+	// slash. Drop.
+	InvalidRequest
+	// InvalidPrincipal: a certificate is no identity of a service account in an
+	// accepted trust domain. Drop.
+	InvalidPrincipal
+	// IdentityMismatch: a certificate and the pod at the address name different
+	// service accounts. Drop.
+	IdentityMismatch
+	// Plaintext: the source shows no certificate, and is required to. Drop.
+	Plaintext
+
 	// Reasons is the number of reasons.
 	Reasons
 )
@@ -58,6 +72,7 @@ const (
 var reasonNames = [Reasons]string{
 	"none", "not-ready", "invalid-tuple", "no-local-endpoint", "not-hosted",
 	"address-conflict", "rule", "end-of-tier", "profile", "no-profile",
+	"invalid-request", "invalid-principal", "identity-mismatch", "plaintext",
 }
 
 // String gives a short, constant, lower-case name for logs and metrics.
@@ -107,6 +122,18 @@ func (d Decision) Outcome() Outcome {
 // goroutines at once; readers take no lock. The zero Engine denies everything
 // with NotReady.
 type Engine struct{ current atomic.Pointer[Ruleset] }
+
+// DecideRequest decides one request on the ruleset in force, and gives that ruleset,
+// nil before the first.
+func (e *Engine) DecideRequest(req *Request, opt RequestOptions) (o Outcome, rs *Ruleset) {
+	rs = e.current.Load()
+	if rs == nil {
+		o.Reason = NotReady
+		return o, nil
+	}
+	rs.decideRequest(req, opt, nil, &o)
+	return o, rs
+}
 
 // Swap puts a ruleset in force and returns the one before, nil at first. A
 // decision that is under way finishes on the ruleset it began with.

@@ -17,6 +17,9 @@
 // first of its rules that matches. Deciding is two address look-ups and, for each
 // segment, a handful of dependent loads, however many rules there are.
 //
+// A proxy in front of a pod may ask about a single request as well: see
+// Ruleset.DecideRequest.
+//
 // The package knows nothing of Kubernetes, of selectors, of the kernel, of logs
 // or of time. Package compile makes Rulesets.
 package filter

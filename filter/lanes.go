@@ -70,6 +70,9 @@ func (b *Builder) compile(c *compiled) *segment {
 		}
 	}
 	seg := &segment{rules: c.rules, end: c.end}
+	if dir == flow.Ingress {
+		seg.request = newRequestTable(c.rules, b.rules.list)
+	}
 	lanes, left := b.lanes(parts)
 	moreLogs, leftLogs := b.lanes(logs)
 	for _, p := range slices.Concat(left, leftLogs) {

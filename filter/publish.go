@@ -22,6 +22,7 @@ func (b *Builder) Publish(generation uint64) *Ruleset {
 		byAddr:     b.byAddr.View(),
 		endpoints:  b.endpoints.share(),
 		hosts:      b.hostChains,
+		accounts:   b.accountBook.share(),
 		sizes: Sizes{
 			Prefixes: b.addresses.Len(), Classes: b.liveClasses, Programs: len(b.plans),
 			Rules: b.liveRules, Endpoints: b.liveEndpoints,

@@ -13,7 +13,8 @@ type rule struct {
 	proto, notProto flow.Proto
 	src, dst        term
 	more            *criteria
-	boxes           []box // of receivers that offer nothing (see boxesOf)
+	request         *RequestMatch // nil if it asks no more of a request
+	boxes           []box         // of receivers that offer nothing (see boxesOf)
 }
 
 // ends gives what the rule asks of the endpoint and of its peer.

@@ -22,6 +22,7 @@ type Ruleset struct {
 	endpoints []EndpointInfo
 	protected [2][]netip.Addr // by flow.Direction, sorted
 	hosts     map[string][HostChains][2]*program
+	accounts  *accounts // of certificates
 	sizes     Sizes
 }
 

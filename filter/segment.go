@@ -11,6 +11,8 @@ type segment struct {
 	rules []RuleID // by position
 	end   RuleID   // of the tier; 0 goes on with the next segment
 	aside *aside   // nil for most
+	// request is nil if rules ask of requests what they ask of packets.
+	request *requestTable
 }
 
 // lane has the answers of some rules of a segment: the first of them that

@@ -119,6 +119,10 @@ type Rule struct {
 	ICMP, NotICMP *ICMPMatch
 
 	Source, Destination Side
+
+	// Request is what else is asked of a request, at the application layer. It is
+	// nil for most rules, and no packet is asked for it.
+	Request *RequestMatch
 }
 
 // ICMPMatch matches a type and, unless AnyCode is set, a code.

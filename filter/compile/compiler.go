@@ -185,10 +185,10 @@ func (c *Compiler) wasteful() bool {
 func (c *Compiler) rebuild(s *policy.Snapshot) {
 	c.state = newState()
 	for _, n := range s.Namespaces {
-		c.namespaces[n.Name] = n
+		c.addNamespace(n)
 	}
 	for _, a := range s.ServiceAccounts {
-		c.serviceAccounts[accountKey{a.Namespace, a.Name}] = a
+		c.addAccount(a)
 	}
 	for _, p := range s.Profiles {
 		c.profiles[p.Name] = p
@@ -208,6 +208,18 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 		c.addSet(set)
 	}
 	c.addHosts(s.HostEndpoints)
+}
+
+// addNamespace and addAccount enter what pods inherit labels from; certificates
+// name them too.
+func (c *Compiler) addNamespace(n *policy.Namespace) {
+	c.namespaces[n.Name] = n
+	c.out.SetNamespace(n.Name, n.Labels)
+}
+
+func (c *Compiler) addAccount(a *policy.ServiceAccount) {
+	c.serviceAccounts[accountKey{a.Namespace, a.Name}] = a
+	c.out.SetAccount(a.Namespace, a.Name, a.Labels)
 }
 
 // update follows changes. What goes away goes before what comes, so that an
@@ -246,15 +258,17 @@ func (c *Compiler) update(d *delta) {
 	}
 	for _, n := range d.namespaces.old {
 		delete(c.namespaces, n.Name)
+		c.out.RemoveNamespace(n.Name)
 	}
 	for _, n := range d.namespaces.now {
-		c.namespaces[n.Name] = n
+		c.addNamespace(n)
 	}
 	for _, a := range d.accounts.old {
 		delete(c.serviceAccounts, accountKey{a.Namespace, a.Name})
+		c.out.RemoveAccount(a.Namespace, a.Name)
 	}
 	for _, a := range d.accounts.now {
-		c.serviceAccounts[accountKey{a.Namespace, a.Name}] = a
+		c.addAccount(a)
 	}
 	for _, p := range c.counted(d.policies.now) {
 		c.addPolicy(p)

@@ -107,6 +107,9 @@ func (c *Compiler) addRules(l *ruleList, tier string) {
 			l.served = append(l.served, served)
 			out.Destination.Service = served.ports
 		}
+		if l.key.dir == flow.Ingress && l.key.profile == nil {
+			out.Request = request(r, info.Namespace)
+		}
 		l.ids = append(l.ids, c.out.AddRule(&out))
 	}
 }

@@ -242,6 +242,7 @@ func (d Draw) Policy(i int) *policy.Policy {
 	p.AppliesEgress = d.Chance(60) && !p.PreDNAT
 	p.AppliesIngress = !p.AppliesEgress || d.Chance(60)
 	p.Ingress, p.Egress = d.Rules(), d.Rules()
+	d.addHTTP(p.Ingress)
 	for i := range p.Ingress {
 		p.Ingress[i].Destination.Service = nil
 	}
