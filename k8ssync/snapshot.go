@@ -1,6 +1,7 @@
 package k8ssync
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -65,68 +66,140 @@ var (
 	}
 )
 
+// change is the change of the value that stands for the object of an index key.
+type change struct {
+	key string
+	policy.Change
+}
+
 // build makes the next snapshot, unless it would be equal to the last one.
-// Slices of classes without changes are shared between the two, so that one
-// pod's change does not copy everything.
+// Slices of classes without changes are shared between the two, and what did not
+// change keeps its pointer.
 func (s *Store) build() {
+	changes := make([]change, 0, len(s.pending))
+	for _, key := range slices.Sorted(maps.Keys(s.pending)) {
+		was := s.pending[key]
+		e, known := s.objects.Get(key)
+		var now any
+		if known {
+			now = inForce(key, e.value)
+		}
+		switch {
+		case now == was:
+		case now != nil && reflect.DeepEqual(now, was): // there and back
+			e.value = was
+		default:
+			changes = append(changes, change{key, policy.Change{Old: was, New: now}})
+		}
+	}
+	s.pending = make(map[string]any) // the old one may have had every object
+	if len(changes) == 0 && s.snapshot.Generation > 0 {
+		return
+	}
 	next := *s.snapshot
 	next.Generation++
-	changed := false
-	for c := range classes {
-		if s.dirty[c] {
-			changed = s.fill(&next, c) || changed
+	for rest := changes; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].key[0] == rest[0].key[0] {
+			n++
 		}
+		s.fill(&next, classOfIndex(rest[0].key), rest[:n])
+		rest = rest[n:]
 	}
-	s.dirty = [classes]bool{}
-	if changed {
-		s.snapshot = &next
-	}
+	s.snapshot = &next
+	s.journal.add(&next, changes)
 }
 
-// fill sets the slice of a class and tells whether it differs.
-func (s *Store) fill(next *policy.Snapshot, c class) bool {
+// inForce gives what an object's value adds to a snapshot; nil is nothing.
+func inForce(key string, value any) any {
+	switch classOfIndex(key) {
+	case policies:
+		return only[policy.Policy](value)
+	case tiers:
+		if t, _ := value.(*policy.Tier); t != nil && slices.ContainsFunc(builtInTiers, func(b policy.Tier) bool { return b.Name == t.Name }) {
+			return nil
+		}
+		return only[policy.Tier](value)
+	case profiles:
+		if p, _ := value.(*policy.Profile); p != nil && p.Name == policy.DefaultAllowProfile {
+			return nil
+		}
+		return only[policy.Profile](value)
+	case namespaces:
+		return only[policy.Namespace](value)
+	case serviceAccounts:
+		return only[policy.ServiceAccount](value)
+	case endpoints:
+		return only[policy.Endpoint](value)
+	case hostEndpoints:
+		return only[policy.HostEndpoint](value)
+	case networkSets:
+		return only[policy.NetworkSet](value)
+	case endpointSlices:
+		return only[policy.EndpointSlice](value)
+	}
+	return nil
+}
+
+// only gives a *T that is not nil, else nil.
+func only[T any](value any) any {
+	if v, _ := value.(*T); v != nil {
+		return v
+	}
+	return nil
+}
+
+// fill changes the slice of a class.
+func (s *Store) fill(next *policy.Snapshot, c class, changes []change) {
+	keys := &s.sorted[c]
 	switch c {
 	case policies:
-		return update(&next.Policies, values[policy.Policy](s, c))
+		merge(&next.Policies, keys, changes)
 	case tiers:
-		return update(&next.Tiers, withBuiltIn(values[policy.Tier](s, c)))
+		merge(&s.tiers, keys, changes)
+		next.Tiers = withBuiltIn(s.tiers)
 	case profiles:
-		return update(&next.Profiles, withDefaultAllow(values[policy.Profile](s, c)))
+		merge(&s.profiles, keys, changes)
+		next.Profiles = withDefaultAllow(s.profiles)
 	case namespaces:
-		return update(&next.Namespaces, values[policy.Namespace](s, c))
+		merge(&next.Namespaces, keys, changes)
 	case serviceAccounts:
-		return update(&next.ServiceAccounts, values[policy.ServiceAccount](s, c))
+		merge(&next.ServiceAccounts, keys, changes)
 	case endpoints:
-		return update(&next.Endpoints, values[policy.Endpoint](s, c))
+		merge(&next.Endpoints, keys, changes)
 	case hostEndpoints:
-		return update(&next.HostEndpoints, values[policy.HostEndpoint](s, c))
+		merge(&next.HostEndpoints, keys, changes)
 	case networkSets:
-		return update(&next.NetworkSets, values[policy.NetworkSet](s, c))
+		merge(&next.NetworkSets, keys, changes)
 	case endpointSlices:
-		return update(&next.EndpointSlices, values[policy.EndpointSlice](s, c))
+		merge(&next.EndpointSlices, keys, changes)
 	}
-	return false
 }
 
-// update compares by value; elements that are the same pointer cost nothing.
-func update[T any](field *[]T, list []T) bool {
-	if reflect.DeepEqual(*field, list) {
-		return false
-	}
-	*field = list
-	return true
-}
-
-// values lists what is in force in a class, ordered; objects that contribute
-// nothing are left out.
-func values[T any](s *Store, c class) []*T {
+// merge puts changes, in the order of their keys, into a copy of a list whose
+// elements have the keys given.
+func merge[T any](list *[]*T, keys *[]string, changes []change) {
 	var out []*T
-	for _, e := range s.objects.WalkPrefix(string(rune('A'+c)) + "\x00") {
-		if v, ok := e.value.(*T); ok && v != nil {
-			out = append(out, v)
+	var outKeys []string
+	if n := len(*list) + len(changes); n > 0 {
+		out, outKeys = make([]*T, 0, n), make([]string, 0, n)
+	}
+	at := 0
+	for _, ch := range changes {
+		n, found := slices.BinarySearch((*keys)[at:], ch.key)
+		out, outKeys = append(out, (*list)[at:at+n]...), append(outKeys, (*keys)[at:at+n]...)
+		if at += n; found {
+			at++
+		}
+		if v, _ := ch.New.(*T); v != nil {
+			out, outKeys = append(out, v), append(outKeys, ch.key)
 		}
 	}
-	return out
+	out, outKeys = append(out, (*list)[at:]...), append(outKeys, (*keys)[at:]...)
+	*list, *keys = slices.Clip(out), outKeys
+	if len(out) == 0 {
+		*list = nil
+	}
 }
 
 func withBuiltIn(stated []*policy.Tier) []policy.Tier {

@@ -2,7 +2,6 @@ package k8ssync
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 
@@ -20,8 +19,16 @@ type Store struct {
 	// objects is ordered by class, namespace, name and kind (see indexKey), which
 	// is the order of a Snapshot's slices.
 	objects  trie.Names[*entry]
-	dirty    [classes]bool // classes whose slice of snapshot may be out of date
 	snapshot *policy.Snapshot
+	// pending has what snapshot holds of each object that was changed since, by
+	// index key; nil for nothing.
+	pending map[string]any
+	// sorted are the index keys of the elements of snapshot's slices; tiers and
+	// profiles are those of objects, without what is built in.
+	sorted   [classes][]string
+	tiers    []*policy.Tier
+	profiles []*policy.Profile
+	journal  journal
 }
 
 // entry is an object and the value that stands for it.
@@ -35,11 +42,11 @@ type entry struct {
 
 // NewStore gives an empty store, whose Snapshot holds what is built in.
 func NewStore() *Store {
-	s := &Store{changed: make(chan struct{}, 1), snapshot: &policy.Snapshot{}}
-	for c := range s.dirty {
-		s.dirty[c] = true
+	return &Store{
+		changed:  make(chan struct{}, 1),
+		snapshot: &policy.Snapshot{Tiers: withBuiltIn(nil), Profiles: withDefaultAllow(nil)},
+		pending:  make(map[string]any),
 	}
-	return s
 }
 
 // Changed receives after the snapshot or the problems may have changed, once for
@@ -100,10 +107,19 @@ func (s *Store) Replace(objects []Object) {
 func (s *Store) Snapshot() *policy.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(s.dirty[:], true) {
+	if len(s.pending) > 0 || s.snapshot.Generation == 0 {
 		s.build()
 	}
 	return s.snapshot
+}
+
+// Changes gives what leads from one snapshot of this store to a later one, each
+// object once, in the order of classes, namespaces and names. ok is false if the
+// store does not know any more: it remembers the last few thousand changes.
+func (s *Store) Changes(from, to *policy.Snapshot) (changes []policy.Change, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.journal.between(from, to)
 }
 
 // Problems gives what is wrong with the newest version of each object, in the
@@ -159,17 +175,32 @@ func (s *Store) upsert(o Object) bool {
 	if known && reflect.DeepEqual(old, e) {
 		return false
 	}
+	s.touch(key, old)
 	s.objects.Put(key, e)
-	s.dirty[classOf(o.Key.Kind)] = true
 	return true
 }
 
 func (s *Store) delete(k policy.Key) bool {
-	if !s.objects.Delete(indexKey(k)) {
+	key := indexKey(k)
+	old, known := s.objects.Get(key)
+	if !known {
 		return false
 	}
-	s.dirty[classOf(k.Kind)] = true
+	s.touch(key, old)
+	s.objects.Delete(key)
 	return true
+}
+
+// touch notes that the object of a key is about to change. old is nil if there is
+// none.
+func (s *Store) touch(key string, old *entry) {
+	if _, noted := s.pending[key]; noted {
+		return
+	}
+	s.pending[key] = nil
+	if old != nil {
+		s.pending[key] = inForce(key, old.value)
+	}
 }
 
 func (s *Store) signal() {
@@ -195,3 +226,6 @@ func holdsLastValid(k policy.Kind) bool {
 func indexKey(k policy.Key) string {
 	return strings.Join([]string{string(rune('A' + classOf(k.Kind))), k.Namespace, k.Name, string(k.Kind)}, "\x00")
 }
+
+// classOfIndex gives the class of an index key.
+func classOfIndex(key string) class { return class(key[0] - 'A') }

@@ -2,6 +2,7 @@ package k8ssync
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -304,6 +305,7 @@ func TestStoreAgainstMap(t *testing.T) {
 		s := NewStore()
 		model := map[policy.Key]Object{}
 		var generation uint64
+		past := []*policy.Snapshot{s.Snapshot()}
 		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
 			name := rapid.SampledFrom([]string{"a", "a-b", "b"}).Draw(rt, "name")
 			version := fmt.Sprint(rapid.IntRange(1, 3).Draw(rt, "version"))
@@ -324,6 +326,13 @@ func TestStoreAgainstMap(t *testing.T) {
 				rt.Fatalf("generation went from %d to %d", generation, got.Generation)
 			}
 			generation = got.Generation
+			from := rapid.SampledFrom(past).Draw(rt, "from")
+			changes, ok := s.Changes(from, got)
+			if !ok {
+				rt.Fatal("a change is forgotten")
+			}
+			checkChanges(rt, from, got, changes)
+			past = append(past, got)
 		}
 		want := &policy.Snapshot{}
 		for _, o := range model {
@@ -343,6 +352,72 @@ func TestStoreAgainstMap(t *testing.T) {
 			rt.Fatalf("-want +got:\n%s", d)
 		}
 	})
+}
+
+// checkChanges holds that changes lead from one snapshot to another.
+func checkChanges(t rapid.TB, from, to *policy.Snapshot, changes []policy.Change) {
+	t.Helper()
+	objects := func(s *policy.Snapshot) map[any]bool {
+		all := make(map[any]bool)
+		for _, n := range s.Namespaces {
+			all[n] = true
+		}
+		for _, p := range s.Policies {
+			all[p] = true
+		}
+		return all
+	}
+	have := objects(from)
+	for _, ch := range changes {
+		if ch.Old == ch.New || ch.Old != nil && !have[ch.Old] {
+			t.Fatalf("change %v", ch)
+		}
+		delete(have, ch.Old)
+		if ch.New != nil {
+			have[ch.New] = true
+		}
+	}
+	if want := objects(to); !maps.Equal(want, have) {
+		t.Fatalf("changes lead to %v, want %v", have, want)
+	}
+}
+
+// A journal has an end, and knows only the snapshots of its own store.
+func TestChangesForgets(t *testing.T) {
+	t.Parallel()
+	s, other := NewStore(), NewStore()
+	first := s.Snapshot()
+	other.Upsert(namespaceOf("a", "1"))
+	s.Upsert(namespaceOf("a", "1"))
+	second := s.Snapshot()
+	for _, c := range []struct {
+		title    string
+		from, to *policy.Snapshot
+		want     int // -1 if not known
+	}{
+		{"none", first, first, 0},
+		{"one", first, second, 1},
+		{"back", second, first, -1},
+		{"another store", other.Snapshot(), second, -1},
+		{"no snapshot", nil, second, -1},
+	} {
+		changes, ok := s.Changes(c.from, c.to)
+		if ok != (c.want >= 0) || ok && len(changes) != c.want {
+			t.Errorf("%s: %v, %v", c.title, changes, ok)
+		}
+	}
+	for i := range maxJournal {
+		s.Upsert(namespaceOf("a", fmt.Sprint(i)))
+		s.Snapshot()
+	}
+	last := s.Snapshot()
+	if _, ok := s.Changes(first, last); ok {
+		t.Error("the first of many changes is remembered")
+	}
+	changes, ok := s.Changes(second, last)
+	if !ok || len(changes) != 1 || changes[0].Old != any(second.Namespaces[0]) || changes[0].New != any(last.Namespaces[0]) {
+		t.Errorf("changes of one object: %v, %v", changes, ok)
+	}
 }
 
 // cmpStrings compares pairs of strings, the first difference counts.
