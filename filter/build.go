@@ -33,7 +33,7 @@ func build(spec *Spec, b *Builder) (*Ruleset, error) {
 	}
 	for _, ep := range spec.Endpoints {
 		for _, a := range ep.Addrs {
-			if _, taken := b.live[a]; taken && (b.live[a] || !ep.Hosted) {
+			if old, taken := b.endpointOf(a); taken && (old.Hosted || !ep.Hosted) {
 				continue // of two the hosted one, or else the first
 			}
 			if err := b.SetEndpoint(a, ep.EndpointInfo); err != nil {

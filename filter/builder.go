@@ -25,8 +25,8 @@ type Builder struct {
 	addresses trie.Table // to class
 	byAddr    trie.Table // endpoints: to index of endpoints + 1
 	endpoints cow[EndpointInfo]
+	hosted    map[netip.Addr]bool // addresses of endpoints hosted here
 	accountBook
-	live map[netip.Addr]bool // addresses of endpoints: is it hosted
 
 	classes    cow[class]
 	signatures cow[*signature]
@@ -57,6 +57,7 @@ type Builder struct {
 	changedEnds    bool
 	changedGuard   bool // what Protected gives may have changed
 	protected      [2][]netip.Addr
+	hostedAddrs    []netip.Addr
 	liveClasses    int
 	liveRules      int
 	liveEndpoints  int
@@ -81,7 +82,7 @@ type Builder struct {
 func NewBuilder() *Builder {
 	b := &Builder{
 		bounds:     usualBounds,
-		live:       make(map[netip.Addr]bool),
+		hosted:     make(map[netip.Addr]bool),
 		hosts:      make(map[string][HostChains][2]*plan),
 		hostChains: make(map[string][HostChains][2]*program),
 		numbers:    make(map[string]uint32),
@@ -334,32 +335,50 @@ func (b *Builder) RemoveAddresses(p netip.Prefix) {
 }
 
 func (b *Builder) guardChanges(p netip.Prefix) {
-	if p.IsSingleIP() && b.live[p.Addr()] {
+	if p.IsSingleIP() && b.hosted[p.Addr()] {
 		b.changedGuard = true
 	}
 }
 
 // SetEndpoint names the endpoint of an address.
 func (b *Builder) SetEndpoint(a netip.Addr, e EndpointInfo) error {
-	if i := b.byAddr.Lookup(a); i != 0 && b.endpoints.list[i-1] == e {
+	if old, known := b.endpointOf(a); known && old == e {
 		return nil
 	}
 	i := b.endpoints.add(e)
 	if err := b.byAddr.Insert(netip.PrefixFrom(a, a.BitLen()), uint32(i+1)); err != nil {
 		return err
 	}
-	if hosted, known := b.live[a]; !known || hosted != e.Hosted {
-		b.changedGuard = b.changedGuard || hosted || e.Hosted
-		b.live[a] = e.Hosted
-	}
+	b.host(a, e.Hosted)
 	return nil
 }
 
 // RemoveEndpoint takes the name of an address away.
 func (b *Builder) RemoveEndpoint(a netip.Addr) {
 	b.byAddr.Delete(netip.PrefixFrom(a, a.BitLen()))
-	b.changedGuard = b.changedGuard || b.live[a]
-	delete(b.live, a)
+	b.host(a, false)
+}
+
+// endpointOf gives the endpoint of an address.
+func (b *Builder) endpointOf(a netip.Addr) (e EndpointInfo, known bool) {
+	i := b.byAddr.Lookup(a)
+	if i == 0 {
+		return e, false
+	}
+	return b.endpoints.list[i-1], true
+}
+
+// host notes whether an address is of an endpoint hosted here.
+func (b *Builder) host(a netip.Addr, hosted bool) {
+	if b.hosted[a] == hosted {
+		return
+	}
+	b.changedGuard = true
+	if hosted {
+		b.hosted[a] = true
+	} else {
+		delete(b.hosted, a)
+	}
 }
 
 // SetEndpoints states the number of endpoints, for Sizes.

@@ -34,6 +34,9 @@ func (rs *Ruleset) Endpoint(a netip.Addr) (EndpointInfo, bool) {
 // in that direction. Sorted; read-only.
 func (rs *Ruleset) Protected(dir flow.Direction) []netip.Addr { return rs.protected[dir&1] }
 
+// Hosted gives the addresses of the endpoints hosted here. Sorted; read-only.
+func (rs *Ruleset) Hosted() []netip.Addr { return rs.hosted }
+
 // Sizes counts what a Ruleset holds.
 type Sizes struct {
 	Prefixes, Classes, Programs, Rules, Endpoints int

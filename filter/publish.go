@@ -31,7 +31,7 @@ func (b *Builder) Publish(generation uint64) *Ruleset {
 	if b.changedGuard {
 		b.guard(rs)
 	}
-	rs.protected = b.protected
+	rs.protected, rs.hosted = b.protected, b.hostedAddrs
 	b.changedEnds, b.changedGuard = false, false
 	b.sweep()
 	return rs
@@ -105,22 +105,17 @@ func (p *plan) current() bool {
 	return same
 }
 
-// guard finds the addresses whose flows must be decided.
+// guard finds the addresses that are hosted, and those whose flows must be decided.
 func (b *Builder) guard(rs *Ruleset) {
+	b.hostedAddrs = slices.SortedFunc(maps.Keys(b.hosted), netip.Addr.Compare)
 	b.protected = [2][]netip.Addr{}
-	for a, hosted := range b.live {
-		if !hosted {
-			continue
-		}
+	for _, a := range b.hostedAddrs {
 		c := rs.classes[rs.table.Lookup(a)]
 		for dir := range b.protected {
 			if c.end == endConflict || c.end >= firstEnd && rs.ends[c.end][dir].constrains() {
 				b.protected[dir] = append(b.protected[dir], a)
 			}
 		}
-	}
-	for _, list := range b.protected {
-		slices.SortFunc(list, netip.Addr.Compare)
 	}
 }
 
@@ -176,6 +171,6 @@ func (b *Builder) Garbage() float64 {
 			live++
 		}
 	}
-	live += len(b.live) + len(b.termOf) + 1
+	live += b.byAddr.Len() + len(b.termOf) + 1
 	return 1 - float64(live)/float64(all)
 }

@@ -21,6 +21,7 @@ type Ruleset struct {
 	byAddr    trie.View // address to index of endpoints + 1
 	endpoints []EndpointInfo
 	protected [2][]netip.Addr // by flow.Direction, sorted
+	hosted    []netip.Addr    // sorted
 	hosts     map[string][HostChains][2]*program
 	accounts  *accounts // of certificates
 	sizes     Sizes

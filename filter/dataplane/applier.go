@@ -33,7 +33,6 @@ type Protect func(Addresses) error
 type Applier struct {
 	engine   *filter.Engine
 	protect  Protect
-	node     string
 	compiler *compile.Compiler
 	// kernel is what the kernel is known to have been told; known is false before
 	// the first change and after one that failed.
@@ -43,7 +42,7 @@ type Applier struct {
 
 // New returns an Applier that publishes to engine and to the kernel.
 func New(engine *filter.Engine, protect Protect, options compile.Options) *Applier {
-	return &Applier{engine: engine, protect: protect, node: options.Node, compiler: compile.New(options)}
+	return &Applier{engine: engine, protect: protect, compiler: compile.New(options)}
 }
 
 // Apply puts a snapshot in force and returns the ruleset that it became, with what
@@ -55,7 +54,7 @@ func (a *Applier) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem, 
 	if rs == nil {
 		return nil, problems, fmt.Errorf("generation %d: compile: no ruleset", s.Generation)
 	}
-	next := Addresses{rs.Protected(flow.Ingress), rs.Protected(flow.Egress), a.hosted(s)}
+	next := Addresses{rs.Protected(flow.Ingress), rs.Protected(flow.Egress), rs.Hosted()}
 
 	if a.known {
 		kept := Addresses{intersect(a.kernel.Ingress, next.Ingress), intersect(a.kernel.Egress, next.Egress), a.kernel.Pods}
@@ -81,17 +80,6 @@ func (a *Applier) tell(want Addresses) error {
 	}
 	a.kernel, a.known = want, true
 	return nil
-}
-
-// hosted gives the addresses of the pods of this node.
-func (a *Applier) hosted(s *policy.Snapshot) (addrs []netip.Addr) {
-	for _, ep := range s.Endpoints {
-		if a.node == "" || ep.Node == "" || ep.Node == a.node {
-			addrs = append(addrs, ep.Addrs...)
-		}
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs)
 }
 
 // intersect gives what both sorted slices hold.
