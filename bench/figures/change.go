@@ -31,9 +31,10 @@ const (
 func changes(r *report) error {
 	w := gen.Cluster(buildRules, false)
 	c := &changing{
-		Rand: rand.New(rand.NewPCG(5, 5)), compiler: compile.New(compile.Options{Node: gen.LocalNode}), engine: new(filter.Engine),
+		Rand: rand.New(rand.NewPCG(5, 5)), engine: new(filter.Engine),
 		snapshot: w.Snapshot, relevant: relevantPolicies(w.Snapshot),
 	}
+	c.compiler = compile.New(compile.Options{Node: gen.LocalNode, Changes: c.changes})
 	c.compare(event{snapshot: w.Snapshot})
 	c.prepareKnown()
 	for _, by := range []struct {
@@ -85,15 +86,23 @@ type changing struct {
 	engine   *filter.Engine
 	snapshot *policy.Snapshot // the last one
 	relevant []int            // policies, by index
+	list     []policy.Change // what the compiler is told; empty if it must compare
 	failed   error
 }
 
 // told hands over the change, compare the snapshot.
 func (c *changing) told(e event) {
-	c.publish(c.compiler.Update(e.snapshot.Generation, []policy.Change{e.change}, func() *policy.Snapshot { return e.snapshot }))
+	c.list = append(c.list[:0], e.change)
+	c.publish(c.compiler.Apply(e.snapshot))
 }
 
-func (c *changing) compare(e event) { c.publish(c.compiler.Apply(e.snapshot)) }
+func (c *changing) compare(e event) {
+	c.list = c.list[:0]
+	c.publish(c.compiler.Apply(e.snapshot))
+}
+
+// changes are the compiler's Options.Changes.
+func (c *changing) changes(_, _ *policy.Snapshot) ([]policy.Change, bool) { return c.list, len(c.list) > 0 }
 
 func (c *changing) publish(rs *filter.Ruleset, problems []policy.Problem) {
 	if rs == nil || len(problems) > 0 {

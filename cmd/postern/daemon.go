@@ -111,7 +111,7 @@ func (d *daemon) open() error {
 	}); err != nil {
 		return err
 	}
-	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error { return d.table.Protect(nft.Protected(a)) }, compile.Options{Node: d.cfg.node})
+	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error { return d.table.Protect(nft.Protected(a)) }, compile.Options{Node: d.cfg.node, Changes: d.store.Changes})
 	d.source = file.New(d.cfg.source, d.store, d.log)
 	d.flows = flowlog.NewWriter(d.log, flowlog.Config{
 		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate,
@@ -230,7 +230,7 @@ func (d *daemon) pending(s *policy.Snapshot) *filter.Ruleset {
 		return nil
 	}
 	if d.staged == nil {
-		d.staged = compile.New(compile.Options{Node: d.cfg.node, Pending: true})
+		d.staged = compile.New(compile.Options{Node: d.cfg.node, Pending: true, Changes: d.store.Changes})
 	}
 	rs, _ := d.staged.Apply(s)
 	return rs

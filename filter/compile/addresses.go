@@ -34,6 +34,7 @@ type address struct {
 	prefix netip.Prefix
 	owners []owner
 	class  *class
+	was    *class // what its addresses were before this commit; valid if dirty
 	dirty  bool
 	named  bool // the Builder has an endpoint for it
 }
@@ -55,6 +56,7 @@ type class struct {
 // book has every prefix that something has.
 type book struct {
 	addresses map[netip.Prefix]*address
+	none      *class // of addresses that nothing covers
 	// wide are the prefixes that are no single address, and lengths counts them, by
 	// family and length. The others are in pages, by their /24 or /64.
 	wide    map[netip.Prefix]*address
@@ -79,6 +81,7 @@ func newBook() book {
 	// Class 0, of addresses that nothing covers, is always there.
 	none := &class{prefixes: 1}
 	return book{
+		none:       none,
 		addresses:  make(map[netip.Prefix]*address),
 		wide:       make(map[netip.Prefix]*address),
 		pages:      make(map[netip.Prefix]map[*address]bool),
@@ -190,7 +193,11 @@ func (c *Compiler) classify() error {
 		}
 	}
 	for _, a := range c.dirty {
-		a.dirty = false
+		if a.was = a.class; a.was == nil {
+			a.was = c.cover(a.prefix)
+		}
+	}
+	for _, a := range c.dirty {
 		if len(a.owners) == 0 {
 			c.drop(a)
 			continue
@@ -208,7 +215,6 @@ func (c *Compiler) classify() error {
 			return fmt.Errorf("endpoint of %s: %w", a.prefix, err)
 		}
 	}
-	c.dirty = c.dirty[:0]
 	return nil
 }
 
@@ -308,6 +314,20 @@ func (b *book) covering(p netip.Prefix, atoms []atom) []atom {
 		}
 	}
 	return atoms
+}
+
+// cover gives the class of the longest prefix around p that has one.
+func (b *book) cover(p netip.Prefix) *class {
+	lengths := &b.lengths[family(p)]
+	for bits := p.Bits() - 1; bits >= 0; bits-- {
+		if lengths[bits] == 0 {
+			continue
+		}
+		if a := b.wide[netip.PrefixFrom(p.Addr(), bits).Masked()]; a != nil && a.class != nil {
+			return a.class
+		}
+	}
+	return b.none
 }
 
 func (c *Compiler) newClass(key string, atoms []atom) *class {

@@ -14,6 +14,11 @@ type Options struct {
 	// Pending compiles what would be in force if every staged policy were
 	// enforced (spec section 10) instead of what is.
 	Pending bool
+	// Changes, if set, gives what leads from a snapshot that a Compiler was given to
+	// the next one, each object once; ok is false if that is not known. It spares
+	// the Compiler the search among all objects, so that compiling takes time in
+	// what the changes reach only. k8ssync.Store.Changes is one.
+	Changes func(from, to *policy.Snapshot) (changes []policy.Change, ok bool)
 }
 
 // Compile compiles one snapshot: see Compiler.Apply.

@@ -21,6 +21,7 @@ import (
 type Compiler struct {
 	options Options
 	last    *policy.Snapshot // nil before the first
+	effect  Effect           // of the last Apply
 	*state
 }
 
@@ -73,38 +74,51 @@ func (c *Compiler) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem)
 	}
 	old := c.last
 	c.last = s
-	if old != nil && fewAlike(old, s) && !c.wasteful() {
-		if d := between(old, s); !c.reachesEverywhere(&d) {
+	if old != nil {
+		if d, ok := c.changes(old, s); ok && !c.reachesEverywhere(&d) {
+			c.effect = Effect{}
 			c.update(&d)
-			return c.publish(s.Generation)
+			rs, problems := c.publish(s.Generation)
+			if rs == nil || !c.wasteful() {
+				return rs, problems
+			}
+			effect := c.effect
+			rs, problems = c.anew(s) // which decides the same
+			if rs != nil {
+				c.effect = effect
+			}
+			return rs, problems
 		}
 	}
-	c.rebuild(s)
-	return c.publish(s.Generation)
+	return c.anew(s)
 }
 
-// Update is Apply for a caller that knows what changed since the snapshot before,
-// and so spares the Compiler the search among all objects: it takes time in what
-// the changes reach only. Each object is changed at most once. snapshot must give
-// the whole new state if asked, which happens when the Compiler begins anew. The
-// next Apply begins anew as well.
-func (c *Compiler) Update(generation uint64, changes []policy.Change, snapshot func() *policy.Snapshot) (*filter.Ruleset, []policy.Problem) {
-	var d delta
-	if c.state == nil || c.wasteful() || !d.add(changes) || c.reachesEverywhere(&d) {
-		c.last = nil
-		s := *snapshot()
-		s.Generation = generation
-		return c.Apply(&s)
+// anew compiles a snapshot from nothing.
+func (c *Compiler) anew(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem) {
+	c.rebuild(s)
+	rs, problems := c.publish(s.Generation)
+	c.effect = everything
+	return rs, problems
+}
+
+// changes gives what leads from one snapshot to another; ok is false if something
+// changed that reaches everywhere.
+func (c *Compiler) changes(from, to *policy.Snapshot) (d delta, ok bool) {
+	if c.options.Changes != nil {
+		if list, known := c.options.Changes(from, to); known {
+			return d, d.add(list)
+		}
 	}
-	c.last = nil
-	c.update(&d)
-	return c.publish(generation)
+	if !fewAlike(from, to) {
+		return d, false
+	}
+	return between(from, to), true
 }
 
 // publish commits and gives the ruleset.
 func (c *Compiler) publish(generation uint64) (*filter.Ruleset, []policy.Problem) {
 	if err := c.commit(); err != nil {
-		c.last, c.state = nil, nil
+		c.last, c.state, c.effect = nil, nil, everything
 		return nil, []policy.Problem{{Message: err.Error()}}
 	}
 	return c.out.Publish(generation), c.problems()
@@ -291,6 +305,7 @@ func (c *Compiler) commit() error {
 	if err := c.classify(); err != nil {
 		return err
 	}
+	c.weigh()
 	c.spreadTerms()
 	c.describeClasses()
 	c.dropUnused()

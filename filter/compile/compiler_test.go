@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/postern-project/postern/filter"
@@ -76,9 +77,8 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, func(rt *rapid.T) {
 				d := draw{rt}
-				c, told := New(o), New(o) // told what changed
+				c, told := New(o), New(toldOf(o)) // told what changed
 				s := d.snapshot()
-				before := new(policy.Snapshot)
 				type past struct {
 					rs      *filter.Ruleset
 					tuples  []flow.Tuple
@@ -94,8 +94,10 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 					if diff := cmp.Diff(wantProblems, problems); diff != "" {
 						rt.Fatalf("step %d: problems (-fresh +incremental):\n%s", step, diff)
 					}
-					ruleset, _ := told.Update(s.Generation, changes(before, s), func() *policy.Snapshot { return s })
-					before = s
+					ruleset, _ := told.Apply(s)
+					if diff := cmp.Diff(c.Effect(), told.Effect(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+						rt.Fatalf("step %d: effect (-incremental +updated):\n%s", step, diff)
+					}
 					p := past{rs: rs}
 					for range 12 {
 						tuple := d.tuple(s)
@@ -123,6 +125,12 @@ func TestIncrementalEqualsFresh(t *testing.T) {
 			})
 		})
 	}
+}
+
+// toldOf adds to options that the Compiler is told what changed.
+func toldOf(o Options) Options {
+	o.Changes = func(from, to *policy.Snapshot) ([]policy.Change, bool) { return changes(from, to), true }
+	return o
 }
 
 // changes lists what a Store would tell.

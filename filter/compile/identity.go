@@ -21,10 +21,10 @@ type identity struct {
 	// open is set for a pod whose namespace is known, so that its profile allows
 	// what no tier decides.
 	open    bool
-	objects int      // that have it
-	hosted  int      // of these, pods of this node; only they need programs
-	derived []string // its keys in people.derived
-	classes []*class // that it is in
+	objects int                       // that have it
+	hosted  map[*policy.Endpoint]bool // of these, pods of this node; only they need programs
+	derived []string                  // its keys in people.derived
+	classes []*class                  // that it is in
 	plan    *endpointPlan
 }
 
@@ -79,10 +79,11 @@ func (c *Compiler) addPod(ep *policy.Endpoint) {
 	p := &pod{id, c.hostedOn(ep.Node)}
 	id.objects++
 	if p.hosted {
-		id.hosted++
-		if id.hosted == 1 {
+		if len(id.hosted) == 0 {
+			id.hosted = make(map[*policy.Endpoint]bool)
 			c.planFor(id)
 		}
+		id.hosted[ep] = true
 	}
 	c.pods[ep] = p
 	addTo(c.podsIn, ep.Namespace, ep)
@@ -103,8 +104,7 @@ func (c *Compiler) removePod(ep *policy.Endpoint) {
 		c.disown(netip.PrefixFrom(a, a.BitLen()), ep)
 	}
 	if p.hosted {
-		p.identity.hosted--
-		if p.identity.hosted == 0 {
+		if delete(p.identity.hosted, ep); len(p.identity.hosted) == 0 {
 			c.dropPlan(p.identity)
 		}
 	}

@@ -22,12 +22,15 @@ type planner struct {
 	labelled   map[label][]*rankedPolicy
 	global     []*rankedPolicy
 
-	hosted   map[*identity]bool
-	replan   []*identity
-	segments map[string]*plannedSegment
-	lists    map[listKey]*ruleList
-	left     []*plannedSegment // used once less
-	freed    []*plannedSegment // to be taken from the Builder
+	hosted map[*identity]bool
+	replan []*identity
+	// changedPlans are of identities to which other rules apply since the last
+	// commit, or for the first time.
+	changedPlans []*identity
+	segments     map[string]*plannedSegment
+	lists        map[listKey]*ruleList
+	left         []*plannedSegment // used once less
+	freed        []*plannedSegment // to be taken from the Builder
 
 	hosts      []*hostPlan
 	staleHosts bool
@@ -219,10 +222,16 @@ func (c *Compiler) planEndpoints() {
 		if id.open {
 			final = filter.FinalAllow
 		}
+		changed := false
 		for _, dir := range directions {
-			c.left = append(c.left, id.plan.segments[dir]...)
+			old := id.plan.segments[dir]
+			c.left = append(c.left, old...)
 			id.plan.segments[dir] = c.tierSegments(id.plan.applicable[dir], dir, true)
 			id.plan.programs[dir] = programOf(id.plan.segments[dir], final)
+			changed = changed || !slices.Equal(old, id.plan.segments[dir])
+		}
+		if changed {
+			c.changedPlans = append(c.changedPlans, id)
 		}
 		for _, cl := range id.classes {
 			c.change(cl)

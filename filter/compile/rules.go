@@ -98,8 +98,8 @@ func (c *Compiler) addRules(l *ruleList, tier string) {
 			out.NotProto = &r.NotProtocol.Number
 		}
 		out.ICMP, out.NotICMP = icmp(r.ICMP), icmp(r.NotICMP)
-		out.Source = c.side(&r.Source, info.Namespace, l)
-		out.Destination = c.side(&r.Destination, info.Namespace, l)
+		out.Source = c.side(&r.Source, info, l)
+		out.Destination = c.side(&r.Destination, info, l)
 		// As a source a service is its addresses, whatever the port; as a
 		// destination it is address, protocol and port together.
 		if s := r.Destination.Service; s != nil {
@@ -114,12 +114,13 @@ func (c *Compiler) addRules(l *ruleList, tier string) {
 	}
 }
 
-// side resolves one side of a rule of a policy in the namespace. The service of a
-// destination is left to the caller.
-func (c *Compiler) side(e *policy.EntityRule, namespace string, l *ruleList) (out filter.Side) {
-	p := scope(e, namespace)
+// side resolves one side of a rule. The service of a destination is left to the
+// caller.
+func (c *Compiler) side(e *policy.EntityRule, info filter.RuleInfo, l *ruleList) (out filter.Side) {
+	p := scope(e, info.Namespace)
 	key := p.key()
 	if t := c.term(e, p, key); t != nil {
+		t.note(info.Action)
 		l.terms = append(l.terms, t)
 		out.Classes = t.set
 	}

@@ -19,6 +19,22 @@ type term struct {
 	notNets []*net
 	service *service
 	users   int
+	// What its rules may do: see term.note.
+	allows, denies bool
+	fresh          bool // nothing was decided by it before this commit
+}
+
+// note notes the action of a rule of the term.
+func (t *term) note(a filter.Action) {
+	switch {
+	case t == nil || a == filter.Log:
+	case a == filter.Allow:
+		t.allows = true
+	case a == filter.Deny:
+		t.denies = true
+	default:
+		t.allows, t.denies = true, true
+	}
 }
 
 // net is a prefix that terms name.
@@ -37,6 +53,7 @@ type service struct {
 	terms  []*term
 	ports  *filter.ClassPorts // name of what it serves, while some rule asks
 	asks   int
+	fresh  bool // ports is
 }
 
 type slice struct {
@@ -52,6 +69,7 @@ type named struct {
 	names []string
 	ports *filter.ClassPorts // its name
 	users int
+	fresh bool
 }
 
 // label is a label and one of its values.
@@ -69,7 +87,7 @@ type terms struct {
 	byName   map[string][]*named
 
 	newTerms []*term // classes that are not new do not have them yet
-	newNames []string
+	newNamed []*named
 	newPorts []*service
 }
 
@@ -139,19 +157,24 @@ func (s *terms) termsOf(cl *class) []*term {
 }
 
 // offers gives the ports that a class offers under names that rules know.
-func (s *terms) offers(cl *class) []filter.Offer {
+func (s *terms) offers(cl *class) []filter.Offer { return s.offersTo(cl, false) }
+
+// lastingOffers is offers to rules that were there before this commit.
+func (s *terms) lastingOffers(cl *class) []filter.Offer { return s.offersTo(cl, true) }
+
+func (s *terms) offersTo(cl *class, lasting bool) []filter.Offer {
 	var out []filter.Offer
 	for _, id := range cl.identities {
 		for _, port := range id.ports {
 			for _, n := range s.byName[port.Name] {
-				if n.lets(id) {
+				if n.lets(id) && !(lasting && n.fresh) {
 					out = append(out, filter.Offer{Ports: n.ports, Proto: port.Proto, Port: port.Port})
 				}
 			}
 		}
 	}
 	for _, sl := range cl.slices {
-		if sl.service.ports == nil {
+		if sl.service.ports == nil || lasting && sl.service.fresh {
 			continue
 		}
 		for _, p := range sl.Ports {
@@ -179,7 +202,7 @@ func (c *Compiler) term(e *policy.EntityRule, p predicate, key string) *term {
 	}
 	t := c.byKey[key]
 	if t == nil {
-		t = &term{predicate: p, key: key, set: filter.NewClassSet(nil, 0)}
+		t = &term{predicate: p, key: key, set: filter.NewClassSet(nil, 0), fresh: true}
 		t.nets, t.notNets = c.useNets(e.Nets), c.useNets(e.NotNets)
 		if e.Service != nil {
 			t.service = c.useService(*e.Service)
@@ -353,7 +376,7 @@ func (c *Compiler) leaveBook(sl *slice) {
 func (c *Compiler) servicePorts(ref policy.ServiceRef) *service {
 	s := c.useService(ref)
 	if s.asks++; s.asks == 1 {
-		s.ports = filter.NewClassPorts(nil)
+		s.ports, s.fresh = filter.NewClassPorts(nil), true
 		c.newPorts = append(c.newPorts, s)
 	}
 	return s
@@ -377,14 +400,14 @@ func (c *Compiler) namedPorts(names []string, p predicate, key string) *named {
 	}
 	n := c.named[key]
 	if n == nil {
-		n = &named{predicate: p, key: key, names: names, ports: filter.NewClassPorts(nil)}
+		n = &named{predicate: p, key: key, names: names, ports: filter.NewClassPorts(nil), fresh: true}
 		c.named[key] = n
 		for _, name := range names {
 			if !slices.Contains(c.byName[name], n) {
 				c.byName[name] = append(c.byName[name], n)
 			}
 		}
-		c.newNames = append(c.newNames, names...)
+		c.newNamed = append(c.newNamed, n)
 	}
 	n.users++
 	return n
@@ -408,6 +431,7 @@ func (c *Compiler) dropNamed(n *named) {
 // ports. Classes made in this commit know them already.
 func (c *Compiler) spreadTerms() {
 	for _, t := range c.newTerms {
+		t.fresh = false
 		if t.users == 0 {
 			continue
 		}
@@ -423,12 +447,19 @@ func (c *Compiler) spreadTerms() {
 			c.spread(t, cl)
 		}
 	}
+	newName := make(map[string]bool)
+	for _, n := range c.newNamed {
+		for _, name := range n.names {
+			newName[name] = true
+		}
+		n.fresh = false
+	}
 	for _, cl := range c.classes {
-		if len(c.newNames)+len(c.newPorts) == 0 {
+		if len(newName)+len(c.newPorts) == 0 {
 			break
 		}
 		for _, id := range cl.identities {
-			if slices.ContainsFunc(id.ports, func(p policy.NamedPort) bool { return slices.Contains(c.newNames, p.Name) }) {
+			if slices.ContainsFunc(id.ports, func(p policy.NamedPort) bool { return newName[p.Name] }) {
 				c.change(cl)
 			}
 		}
@@ -436,7 +467,10 @@ func (c *Compiler) spreadTerms() {
 			c.change(cl)
 		}
 	}
-	c.newTerms, c.newNames, c.newPorts = nil, nil, nil
+	for _, s := range c.newPorts {
+		s.fresh = false
+	}
+	c.newTerms, c.newNamed, c.newPorts = nil, nil, nil
 }
 
 func (c *Compiler) spread(t *term, cl *class) {
