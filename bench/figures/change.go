@@ -86,7 +86,7 @@ type changing struct {
 	engine   *filter.Engine
 	snapshot *policy.Snapshot // the last one
 	relevant []int            // policies, by index
-	list     []policy.Change // what the compiler is told; empty if it must compare
+	list     []policy.Change  // what the compiler is told; empty if it must compare
 	failed   error
 }
 
@@ -102,7 +102,9 @@ func (c *changing) compare(e event) {
 }
 
 // changes are the compiler's Options.Changes.
-func (c *changing) changes(_, _ *policy.Snapshot) ([]policy.Change, bool) { return c.list, len(c.list) > 0 }
+func (c *changing) changes(_, _ *policy.Snapshot) ([]policy.Change, bool) {
+	return c.list, len(c.list) > 0
+}
 
 func (c *changing) publish(rs *filter.Ruleset, problems []policy.Problem) {
 	if rs == nil || len(problems) > 0 {
