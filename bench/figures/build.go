@@ -15,6 +15,7 @@ import (
 
 	"github.com/postern-project/postern/bench/gen"
 	"github.com/postern-project/postern/bench/measure"
+	"github.com/postern-project/postern/bench/report"
 )
 
 // buildRules makes 10,800 policies of 3.7 rules each, as smaller clusters have.
@@ -29,7 +30,7 @@ type built struct {
 
 // builds compiles the largest cluster in processes of their own, which hold the
 // snapshot besides, as the daemon does.
-func builds(r *report) error {
+func builds(r *report.Report) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -47,10 +48,10 @@ func builds(r *report) error {
 		seconds, processor = append(seconds, b.Seconds), append(processor, b.Processor)
 		peak, before = append(peak, b.PeakMB), append(before, b.BeforeMB)
 	}
-	r.add("build/100k-pods-10k-policies/wall-s", measure.Median(seconds), atMost(1))
-	r.add("build/100k-pods-10k-policies/processor-s", measure.Median(processor), none)
-	r.add("build/100k-pods-10k-policies/peak-MB", slices.Max(peak), atMost(200))
-	r.add("build/100k-pods-10k-policies/peak-before-MB", slices.Max(before), none)
+	r.Add("build/100k-pods-10k-policies/wall-s", measure.Median(seconds), report.AtMost(1))
+	r.Add("build/100k-pods-10k-policies/processor-s", measure.Median(processor), report.None)
+	r.Add("build/100k-pods-10k-policies/peak-MB", slices.Max(peak), report.AtMost(200))
+	r.Add("build/100k-pods-10k-policies/peak-before-MB", slices.Max(before), report.None)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-project/postern/bench/gen"
 	"github.com/postern-project/postern/bench/measure"
+	"github.com/postern-project/postern/bench/report"
 	"github.com/postern-project/postern/bench/rival"
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/compile"
@@ -28,7 +29,7 @@ const (
 // changes measures what one event costs in the cluster that builds compiles, up to the new
 // ruleset in force: for a caller that tells what changed, which the targets are
 // for, and for one that only has snapshots, so that they have to be compared.
-func changes(r *report) error {
+func changes(r *report.Report) error {
 	w := gen.Cluster(buildRules, false)
 	c := &changing{
 		Rand: rand.New(rand.NewPCG(5, 5)), engine: new(filter.Engine),
@@ -40,17 +41,17 @@ func changes(r *report) error {
 	for _, by := range []struct {
 		name                  string
 		take                  func(event)
-		known, unknown, edits target
+		known, unknown, edits report.Target
 	}{
-		{"change", c.told, atMost(100), atMost(5), atMost(1)},
-		{"change-by-snapshot", c.compare, none, none, none},
+		{"change", c.told, report.AtMost(100), report.AtMost(5), report.AtMost(1)},
+		{"change-by-snapshot", c.compare, report.None, report.None, report.None},
 	} {
 		c.compare(event{snapshot: c.snapshot}) // begins anew after changes that were told
 		for _, e := range []struct {
 			name   string
 			next   func() event
 			unit   float64 // in nanoseconds
-			target target
+			target report.Target
 		}{
 			{"relabel-known-ns", c.relabelKnown, 1, by.known},
 			{"relabel-new-us", c.relabelNew, 1e3, by.unknown},
@@ -64,7 +65,7 @@ func changes(r *report) error {
 				}
 				spent = append(spent, c.time(events, by.take))
 			}
-			r.add(by.name+"/"+e.name, measure.Median(spent)/e.unit, e.target)
+			r.Add(by.name+"/"+e.name, measure.Median(spent)/e.unit, e.target)
 		}
 		if err := c.check(w.Flows); err != nil {
 			return fmt.Errorf("%s: %w", by.name, err)
@@ -149,7 +150,7 @@ func (c *changing) relabel(i int, version string) event {
 }
 
 // knownSets are the workloads in which the first pod keeps a version and the last
-// one has none, so that both label sets stay known while the others change.
+// one has report.None, so that both label sets stay known while the others change.
 const knownSets = 20
 
 func (c *changing) prepareKnown() {

@@ -7,12 +7,13 @@ import (
 
 	"github.com/postern-project/postern/bench/gen"
 	"github.com/postern-project/postern/bench/measure"
+	"github.com/postern-project/postern/bench/report"
 )
 
 const decideRounds = 25
 
 // decisions measures whole clusters of growing numbers of rules, side by side.
-func decisions(r *report) error {
+func decisions(r *report.Report) error {
 	for _, security := range []bool{false, true} {
 		name := "decide"
 		if security {
@@ -27,7 +28,7 @@ func decisions(r *report) error {
 
 // The targets are for 10,002 rules; the flat curve is held between 1,002 and
 // 100,008.
-func decideCluster(r *report, name string, security bool) error {
+func decideCluster(r *report.Report, name string, security bool) error {
 	sizes := []int{11, 103, 1_002, 10_002, 100_008}
 	const small, middle, large = 2, 3, 4
 	var contests []*contest
@@ -47,22 +48,22 @@ func decideCluster(r *report, name string, security bool) error {
 	times := measure.Turns(decideRounds, contestants)
 	for i, rules := range sizes {
 		of := times[i*each:]
-		ns, ratio, allocs := none, none, none
+		ns, ratio, allocs := report.None, report.None, report.None
 		if i == middle {
-			ns, ratio, allocs = atMost(50), atMost(0.6), atMost(0)
+			ns, ratio, allocs = report.AtMost(50), report.AtMost(0.6), report.AtMost(0)
 		}
 		prefix := fmt.Sprintf("%s/%d", name, rules)
-		r.add(prefix+"/engine-ns", of[0], ns)
-		r.add(prefix+"/linear-ns", of[1], none)
-		r.add(prefix+"/linear-full-sets-ns", of[2], none)
-		r.add(prefix+"/lookups-ns", of[3], none)
-		r.add(prefix+"/naive-ns", of[4], none)
-		r.add(prefix+"/x-linear", of[0]/of[1], ratio)
-		r.add(prefix+"/allocs", contests[i].allocs(), allocs)
+		r.Add(prefix+"/engine-ns", of[0], ns)
+		r.Add(prefix+"/linear-ns", of[1], report.None)
+		r.Add(prefix+"/linear-full-sets-ns", of[2], report.None)
+		r.Add(prefix+"/lookups-ns", of[3], report.None)
+		r.Add(prefix+"/naive-ns", of[4], report.None)
+		r.Add(prefix+"/x-linear", of[0]/of[1], ratio)
+		r.Add(prefix+"/allocs", contests[i].allocs(), allocs)
 	}
-	r.add(name+"/x-100008-of-1002", times[large*each]/times[small*each], atMost(1.4))
+	r.Add(name+"/x-100008-of-1002", times[large*each]/times[small*each], report.AtMost(1.4))
 	if !security {
-		r.add(name+"/10002/x-two-workers", twoWorkers(contests[middle].decide()), atLeast(1.9))
+		r.Add(name+"/10002/x-two-workers", twoWorkers(contests[middle].decide()), report.AtLeast(1.9))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/postern-project/postern/bench/gen"
 	"github.com/postern-project/postern/bench/measure"
+	"github.com/postern-project/postern/bench/report"
 	"github.com/postern-project/postern/bench/rival"
 )
 
@@ -14,19 +15,19 @@ import (
 // lives.
 const tableRounds = 7
 
-func lookups(r *report) error {
+func lookups(r *report.Report) error {
 	for _, t := range []struct {
 		name       string
 		six        bool
 		pods, nets int
 		builds     int
-		times      target // of bart.Table's time
-		bytes      target
+		times      report.Target // of bart.Table's time
+		bytes      report.Target
 	}{
-		{"v4-100k", false, 100_000, 1_000, 7, atMost(0.28), atMost(40)},
-		{"v6-100k", true, 100_000, 1_000, 7, atMost(0.15), none},
-		{"v4-1m", false, 800_000, 200_000, 2, atMost(0.35), none},
-		{"v6-1m", true, 800_000, 200_000, 2, atMost(0.35), none},
+		{"v4-100k", false, 100_000, 1_000, 7, report.AtMost(0.28), report.AtMost(40)},
+		{"v6-100k", true, 100_000, 1_000, 7, report.AtMost(0.15), report.None},
+		{"v4-1m", false, 800_000, 200_000, 2, report.AtMost(0.35), report.None},
+		{"v6-1m", true, 800_000, 200_000, 2, report.AtMost(0.35), report.None},
 	} {
 		routes := gen.NewRoutes(t.six, t.pods, t.nets)
 		hosts, nets := newTimings(), newTimings()
@@ -40,10 +41,10 @@ func lookups(r *report) error {
 			nets.take(tables, routes.Nets)
 			perEntry = sizes
 		}
-		hosts.report(r, "lpm/"+t.name+"/host", t.times)
-		nets.report(r, "lpm/"+t.name+"/net", none)
-		r.add("lpm/"+t.name+"/bytes-per-entry", perEntry[0], t.bytes)
-		r.add("lpm/"+t.name+"/bart.Table-bytes-per-entry", perEntry[1], none)
+		hosts.tell(r, "lpm/"+t.name+"/host", t.times)
+		nets.tell(r, "lpm/"+t.name+"/net", report.None)
+		r.Add("lpm/"+t.name+"/bytes-per-entry", perEntry[0], t.bytes)
+		r.Add("lpm/"+t.name+"/bart.Table-bytes-per-entry", perEntry[1], report.None)
 	}
 	return nil
 }
@@ -69,13 +70,13 @@ func (t timings) take(tables []rival.Lookups, addrs gen.Addrs) {
 	}
 }
 
-func (t timings) report(r *report, prefix string, times target) {
+func (t timings) tell(r *report.Report, prefix string, times report.Target) {
 	for i := range t {
 		if len(t[i]) > 0 {
-			r.add(prefix+"/"+rival.Tables[i].Name+"-ns", measure.Median(t[i]), none)
+			r.Add(prefix+"/"+rival.Tables[i].Name+"-ns", measure.Median(t[i]), report.None)
 		}
 	}
-	r.add(prefix+"/x-bart.Table", measure.Median(t[0])/measure.Median(t[1]), times)
+	r.Add(prefix+"/x-bart.Table", measure.Median(t[0])/measure.Median(t[1]), times)
 }
 
 // buildTables builds every rival, compares their answers and gives the heap that

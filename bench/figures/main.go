@@ -16,12 +16,14 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+
+	"github.com/postern-project/postern/bench/report"
 )
 
 // parts measure one after the other.
 var parts = []struct {
 	name string
-	run  func(*report) error
+	run  func(*report.Report) error
 }{
 	{"lpm", lookups},
 	{"decide", decisions},
@@ -41,7 +43,7 @@ func main() {
 	}
 	wanted, err := regexp.Compile(*only)
 	exit(err)
-	r := newReport()
+	r := report.New()
 	for _, p := range parts {
 		if !wanted.MatchString(p.name) {
 			continue
@@ -52,10 +54,10 @@ func main() {
 		}
 	}
 	if *write != "" {
-		exit(r.write(*write))
+		exit(r.Write(*write))
 	}
-	r.print(os.Stdout)
-	if !r.met() {
+	r.Print(os.Stdout)
+	if !r.Met() {
 		os.Exit(1)
 	}
 }

@@ -5,13 +5,14 @@ import (
 
 	"github.com/postern-project/postern/bench/gen"
 	"github.com/postern-project/postern/bench/measure"
+	"github.com/postern-project/postern/bench/report"
 )
 
 // onePod measures worlds in which all rules apply to one pod. The targets are 1.2
 // times the ratios that the prototype of the engine reached. It was given
 // identities and was compared with a walk over full sets, so these ratios are
 // taken without the tuple and the two look-ups, which both sides share.
-func onePod(r *report) error {
+func onePod(r *report.Report) error {
 	for _, size := range []struct {
 		rules, walks int // walks is how many decisions the linear walk makes a turn
 		prototype    float64
@@ -29,18 +30,18 @@ func onePod(r *report) error {
 		}
 		times := measure.Turns(decideRounds, []measure.Contestant{c.decide(), walk(c, c.linear, size.walks), walk(c, c.full, size.walks), c.lookUp()})
 		engine, linear, full, lookups := times[0], times[1], times[2], times[3]
-		limit := none
+		limit := report.None
 		if size.prototype > 0 {
-			limit = atMost(1.2 * size.prototype)
+			limit = report.AtMost(1.2 * size.prototype)
 		}
 		prefix := fmt.Sprintf("onepod/%d", size.rules)
-		r.add(prefix+"/engine-ns", engine, none)
-		r.add(prefix+"/linear-ns", linear, none)
-		r.add(prefix+"/linear-full-sets-ns", full, none)
-		r.add(prefix+"/lookups-ns", lookups, none)
-		r.add(prefix+"/x-linear", engine/linear, none)
-		r.add(prefix+"/rules-only-x-linear", (engine-lookups)/(linear-lookups), none)
-		r.add(prefix+"/rules-only-x-linear-full-sets", (engine-lookups)/(full-lookups), limit)
+		r.Add(prefix+"/engine-ns", engine, report.None)
+		r.Add(prefix+"/linear-ns", linear, report.None)
+		r.Add(prefix+"/linear-full-sets-ns", full, report.None)
+		r.Add(prefix+"/lookups-ns", lookups, report.None)
+		r.Add(prefix+"/x-linear", engine/linear, report.None)
+		r.Add(prefix+"/rules-only-x-linear", (engine-lookups)/(linear-lookups), report.None)
+		r.Add(prefix+"/rules-only-x-linear-full-sets", (engine-lookups)/(full-lookups), limit)
 	}
 	return nil
 }

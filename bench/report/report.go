@@ -1,4 +1,6 @@
-package main
+// Package report collects figures, holds them against targets, and writes them as
+// lines and as the table of a page.
+package report
 
 import (
 	"bufio"
@@ -17,23 +19,27 @@ import (
 type figure struct {
 	name    string
 	value   float64
-	target  target
+	target  Target
 	pending bool
 }
 
-// target is a bound; the zero target is none.
-type target struct {
+// Target is a bound; the zero Target is none.
+type Target struct {
 	relation string // "<=" or ">="
 	bound    float64
 }
 
-var none target
+// None is no target: the figure is for information.
+var None Target
 
-func atMost(bound float64) target  { return target{"<=", bound} }
-func atLeast(bound float64) target { return target{">=", bound} }
+// AtMost is met by the bound and what is below.
+func AtMost(bound float64) Target { return Target{"<=", bound} }
 
-func (t target) String() string {
-	if t == none {
+// AtLeast is met by the bound and what is above.
+func AtLeast(bound float64) Target { return Target{">=", bound} }
+
+func (t Target) String() string {
+	if t == None {
 		return "-"
 	}
 	return t.relation + number(t.bound)
@@ -43,7 +49,7 @@ func (f *figure) state() string {
 	switch {
 	case f.pending:
 		return "pending"
-	case f.target == none:
+	case f.target == None:
 		return "info"
 	case f.target.relation == "<=" && f.value <= f.target.bound, f.target.relation == ">=" && f.value >= f.target.bound:
 		return "ok"
@@ -66,24 +72,28 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3g", v)
 }
 
-type report struct {
+// Report collects figures in order. It is for one goroutine.
+type Report struct {
 	start   time.Time
 	commit  string // at the start
 	figures []figure
 }
 
-func newReport() *report { return &report{start: time.Now(), commit: commit()} }
+// New begins a report: the time and the commit are those of the start.
+func New() *Report { return &Report{start: time.Now(), commit: commit()} }
 
-func (r *report) add(name string, value float64, t target) {
+// Add adds a figure. Its name ends in its unit: ns, us, ms, MB, B, or x for a ratio.
+func (r *Report) Add(name string, value float64, t Target) {
 	r.figures = append(r.figures, figure{name: name, value: value, target: t})
 }
 
-// pending adds a figure that nothing measures yet: it must not look met.
-func (r *report) pending(name string, t target) {
+// Pending adds a figure that nothing measures yet: it must not look met.
+func (r *Report) Pending(name string, t Target) {
 	r.figures = append(r.figures, figure{name: name, target: t, pending: true})
 }
 
-func (r *report) met() bool {
+// Met tells whether every target is met.
+func (r *Report) Met() bool {
 	for i := range r.figures {
 		if s := r.figures[i].state(); s == "short" || s == "pending" {
 			return false
@@ -92,7 +102,9 @@ func (r *report) met() bool {
 	return true
 }
 
-func (r *report) print(w io.Writer) {
+// Print writes a line per figure: name, value, target, and ok, short, info (no target) or
+// pending (nothing measures it yet).
+func (r *Report) Print(w io.Writer) {
 	for i := range r.figures {
 		f := &r.figures[i]
 		fmt.Fprintln(w, f.name, f.valueText(), f.target, f.state())
@@ -101,11 +113,12 @@ func (r *report) print(w io.Writer) {
 
 // The table lies between these lines; the rest of the file is written by hand.
 const (
-	beginTable = "<!-- begin: written by make bench -->\n"
-	endTable   = "<!-- end: written by make bench -->\n"
+	beginTable = "<!-- begin: figures: written by the benchmark, not by hand -->\n"
+	endTable   = "<!-- end: figures: written by the benchmark, not by hand -->\n"
 )
 
-func (r *report) write(path string) error {
+// Write replaces the table between the markers in the file.
+func (r *Report) Write(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read the page: %w", err)
@@ -122,7 +135,7 @@ func (r *report) write(path string) error {
 	return nil
 }
 
-func (r *report) table() string {
+func (r *Report) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s, commit %s, %s, %s %s/%s, GOMAXPROCS %d, took %s\n\n", r.start.Format(time.DateOnly), r.commit, cpuModel(),
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), time.Since(r.start).Round(time.Second))

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"os"
@@ -9,28 +9,28 @@ import (
 
 func TestReport(t *testing.T) {
 	t.Parallel()
-	r := newReport()
-	r.add("a-ns", 12.34, atMost(12.34))
-	r.add("b-x", 1.899, atLeast(1.9))
-	r.add("c-ns", 123.4, none)
-	if r.met() {
+	r := New()
+	r.Add("a-ns", 12.34, AtMost(12.34))
+	r.Add("b-x", 1.899, AtLeast(1.9))
+	r.Add("c-ns", 123.4, None)
+	if r.Met() {
 		t.Error("met, with a figure that is short")
 	}
-	r.pending("d-ms", atMost(1))
+	r.Pending("d-ms", AtMost(1))
 	var out strings.Builder
-	r.print(&out)
+	r.Print(&out)
 	want := "a-ns 12.3 <=12.3 ok\nb-x 1.9 >=1.9 short\nc-ns 123 - info\nd-ms - <=1 pending\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
-	good := newReport()
-	good.add("a", 1, atMost(1))
-	good.add("b", 5, none)
-	if !good.met() {
+	good := New()
+	good.Add("a", 1, AtMost(1))
+	good.Add("b", 5, None)
+	if !good.Met() {
 		t.Error("not met, with nothing short")
 	}
-	pending := newReport()
-	if pending.pending("d", atMost(1)); pending.met() {
+	pending := New()
+	if pending.Pending("d", AtMost(1)); pending.Met() {
 		t.Error("met, with a figure that is pending")
 	}
 }
@@ -42,9 +42,9 @@ func TestReportWrite(t *testing.T) {
 	if err := os.WriteFile(page, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := newReport()
-	r.add("a-ns", 3, atMost(4))
-	if err := r.write(page); err != nil {
+	r := New()
+	r.Add("a-ns", 3, AtMost(4))
+	if err := r.Write(page); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(page)
@@ -62,7 +62,7 @@ func TestReportWrite(t *testing.T) {
 	if err := os.WriteFile(page, []byte("no markers"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.write(page); err == nil {
+	if err := r.Write(page); err == nil {
 		t.Error("a page without markers: want an error")
 	}
 }
