@@ -6,7 +6,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: demo
 demo: deps build ## show postern at work on real packets, in network namespaces
@@ -41,5 +41,9 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: ## benchmarks beside their rivals, and the figures in docs/performance.md
-	cd bench && $(GO) test -run '^$$' -bench . -benchtime 0.2s . ./kernel
+	cd bench && $(GO) test -run '^$$' -bench . -benchtime 0.2s .
 	cd bench && $(GO) build -o ../bin/figures ./figures && ../bin/figures -write ../docs/performance.md
+
+.PHONY: bench-kernel
+bench-kernel: deps ## connections through a real node, beside rivals, and the figures in docs/performance-kernel.md
+	cd bench && $(GO) build -o ../bin/bench-kernel ./kernel && ../bin/bench-kernel -write ../docs/performance-kernel.md

@@ -109,6 +109,9 @@ func Message(text string) func(Line) bool {
 	return func(l Line) bool { return l.Text("message") == text }
 }
 
+// PID is the process's number.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
 // WaitEnforcing waits until the daemon says that a state is in force, from line
 // number from on.
 func (d *Daemon) WaitEnforcing(from int) (next int, err error) {

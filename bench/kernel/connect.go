@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/postern-project/postern/bench/measure"
+	"github.com/postern-project/postern/bench/report"
+)
+
+// entry is a contestant of the part connect with the load it gets.
+type entry struct {
+	name, kind string
+	fresh      bool // every tuple new
+	*contestant
+	many, one []loaded  // of each round, with manyWorkers and with one
+	cpu       []float64 // µs a connection, of the decider
+	// uses of the decider over all rounds, for the coarse clock
+	userTotal   time.Duration
+	connections int
+	// queued is how many packets went to the queue for the connections.
+	queued int
+}
+
+const manyWorkers = 8
+
+// connectRound is how long each contestant is loaded in a round, twice.
+const connectRound = 700 * time.Millisecond
+
+// connections measures the rate of new connections, what connect(2) takes, and the
+// processor time of who decides.
+func connections(r *report.Report, o options) (err error) {
+	entries := []*entry{
+		{name: "none", kind: "none"},
+		{name: "conntrack", kind: "conntrack"},
+		{name: "static", kind: "static"},
+		{name: "raw", kind: "raw", fresh: true},
+		{name: "callback", kind: "callback", fresh: true},
+		{name: "learned", kind: "postern"},
+		{name: "new", kind: "postern", fresh: true},
+	}
+	of := map[string]*entry{}
+	for _, e := range entries {
+		if e.contestant, err = newContestant(e.kind, e.name, o); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, e.close()) }()
+		of[e.name] = e
+		if err := e.round(true); err != nil { // warm-up
+			return err
+		}
+	}
+	for n := range o.rounds {
+		for _, e := range entries {
+			if err := e.round(false); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(os.Stderr, "kernel: connect: round %d of %d\n", n+1, o.rounds)
+	}
+
+	rate := func(l loaded) float64 { return l.rate() }
+	p50 := func(l loaded) float64 { return l.P50 }
+	p99 := func(l loaded) float64 { return l.P99 }
+	for _, e := range entries {
+		r.Add("connect/"+e.name+"/c8-per-s", middle(e.many, rate), report.None)
+		r.Add("connect/"+e.name+"/c1-per-s", middle(e.one, rate), report.None)
+		r.Add("connect/"+e.name+"/p50-us", middle(e.one, p50), report.None)
+		r.Add("connect/"+e.name+"/p99-us", middle(e.one, p99), report.None)
+		if len(e.cpu) > 0 {
+			r.Add("connect/"+e.name+"/cpu-us", measure.Median(e.cpu), report.None)
+			r.Add("connect/"+e.name+"/cpu-outside-kernel-us", microseconds(e.userTotal)/float64(e.connections), report.None)
+			// The proof that the load was what it is called.
+			want := report.AtLeast(0.99)
+			if e.name == "learned" {
+				want = report.AtMost(0.01)
+			}
+			r.Add("connect/"+e.name+"/queued-x-connections", float64(e.queued)/float64(e.connections), want)
+		}
+		if failures := e.failures(); failures > 0 {
+			r.Add("connect/"+e.name+"/failures", float64(failures), report.AtMost(0))
+		}
+	}
+	learned, fresh := of["learned"], of["new"]
+	for _, c := range []struct {
+		name        string
+		us, them    *entry
+		many1, one1 report.Target
+	}{
+		{"learned/x-conntrack", learned, of["conntrack"], report.AtLeast(0.85), report.None},
+		{"learned/x-static", learned, of["static"], report.AtLeast(0.97), report.None},
+		{"new/x-raw", fresh, of["raw"], report.AtLeast(0.90), report.None},
+		{"new/x-callback", fresh, of["callback"], report.AtLeast(1.6), report.None},
+	} {
+		r.Add("connect/"+c.name, ratio(c.us.many, c.them.many, rate), c.many1)
+		r.Add("connect/"+c.name+"-c1", ratio(c.us.one, c.them.one, rate), c.one1)
+	}
+	var added []float64
+	for i := range learned.one {
+		added = append(added, learned.one[i].P50-of["conntrack"].one[i].P50)
+	}
+	r.Add("connect/learned/added-p50-us", measure.Median(added), report.AtMost(25))
+	r.Add("connect/learned/p99-x-conntrack", ratio(learned.one, of["conntrack"].one, p99), report.AtMost(1.2))
+	var cpu []float64
+	for i := range fresh.cpu {
+		cpu = append(cpu, fresh.cpu[i]/of["callback"].cpu[i])
+	}
+	r.Add("connect/new/cpu-x-callback", measure.Median(cpu), report.AtMost(0.5))
+	return nil
+}
+
+// round loads the contestant twice, with many workers and with one, and keeps what
+// came of it unless it only warms up.
+func (e *entry) round(warmUp bool) error {
+	for _, workers := range []int{manyWorkers, 1} {
+		p := known(workers, connectRound)
+		if e.fresh {
+			p = e.contestant.fresh(workers, connectRound)
+		}
+		all, user, err := e.processorTime()
+		if err != nil {
+			return err
+		}
+		queued, err := e.everQueued()
+		if err != nil {
+			return err
+		}
+		l, err := e.load(p)
+		if err != nil {
+			return err
+		}
+		all2, user2, err := e.processorTime()
+		if err != nil {
+			return err
+		}
+		queued2, err := e.everQueued()
+		if err != nil {
+			return err
+		}
+		e.sent += l.Connections + l.Failures
+		if l.Failures > 0 {
+			fmt.Fprintf(os.Stderr, "kernel: %s: %d of %d connections failed, the first with: %s\n", e.name, l.Failures, e.sent, l.Error)
+		}
+		switch {
+		case warmUp:
+		case workers == 1:
+			e.one = append(e.one, l)
+		default:
+			e.many = append(e.many, l)
+			if e.decider != 0 {
+				e.cpu = append(e.cpu, microseconds(all2-all)/float64(l.Connections))
+				e.userTotal += user2 - user
+				e.connections += l.Connections
+				e.queued += queued2 - queued
+			}
+		}
+	}
+	return nil
+}
+
+func (e *entry) failures() (n int) {
+	for _, l := range e.many {
+		n += l.Failures
+	}
+	for _, l := range e.one {
+		n += l.Failures
+	}
+	return n
+}
+
+// middle is the median of a value over the rounds.
+func middle(rounds []loaded, value func(loaded) float64) float64 {
+	var all []float64
+	for _, l := range rounds {
+		all = append(all, value(l))
+	}
+	return measure.Median(all)
+}
+
+// ratio is the median, over the rounds, of a value of ours divided by theirs in the
+// same round.
+func ratio(us, them []loaded, value func(loaded) float64) float64 {
+	var all []float64
+	for i := range us {
+		all = append(all, value(us[i])/value(them[i]))
+	}
+	return measure.Median(all)
+}
