@@ -30,8 +30,12 @@ style: ## gofmt, go vet, staticcheck, of the benchmark module too
 	$(GO) run $(STATICCHECK) ./...
 	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 
+.PHONY: apiserver
+apiserver: ## build kube-apiserver for the tests, once a machine: some six minutes on two cores
+	$(GO) run ./test/kubernetes/build kube-apiserver
+
 .PHONY: unit
-unit: ## all tests, with the race detector: units, vectors, and end to end in namespaces
+unit: apiserver ## all tests, with the race detector: units, vectors, and end to end in namespaces
 	$(GO) test -race ./...
 	cd bench && $(GO) test ./...
 

@@ -1,10 +1,12 @@
 #!/bin/sh
 # Installs the Debian packages that tests and demo need and that are missing: the
-# nft program, to read the table back, and a C compiler, for the race detector.
+# nft program, to read the table back, a C compiler, for the race detector, and etcd,
+# for the API server.
 set -eu
 need=
 command -v nft >/dev/null || need="$need nftables"
 command -v gcc >/dev/null || need="$need gcc libc6-dev"
+command -v etcd >/dev/null || need="$need etcd-server"
 [ -z "$need" ] && exit 0
 if ! command -v apt-get >/dev/null; then
 	echo "missing:$need; install them, or run this on Debian" >&2
