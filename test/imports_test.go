@@ -42,7 +42,9 @@ var mayImport = map[string][]string{
 	"filter/nfq":       {"filter", "filter/flow", "filter/flowlog", "filter/packet"},
 	"k8ssync/convert":  {"filter/flow", "filter/policy", "filter/policy/selector"},
 
-	"k8ssync/file": {"filter/policy", "k8ssync", "k8ssync/convert"},
+	"k8ssync/file":  {"filter/policy", "k8ssync", "k8ssync/convert"},
+	"k8ssync/kube":  {"filter/policy", "k8ssync", "k8ssync/convert"},
+	"k8ssync/saved": {"filter/policy"},
 }
 
 // doors lists, for outside libraries, the packages through which they enter. A
@@ -53,9 +55,11 @@ var doors = map[string][]string{
 	"github.com/google/nftables":              {"filter/nft"},
 	"github.com/mdlayher/netlink":             {"filter/nfq", "filter/nft"},
 	"github.com/projectcalico/api":            {"k8ssync/convert", "k8ssync/file"},
-	"k8s.io/":                                 {"k8ssync/convert", "k8ssync/file", "test/apiserver"},
+	"k8s.io/":                                 {"k8ssync/convert", "k8ssync/file", "k8ssync/kube", "test/apiserver"},
+	"k8s.io/client-go":                        {"k8ssync/kube", "test/apiserver"},
+	"github.com/go-logr/logr":                 {"k8ssync/kube"},
 	"sigs.k8s.io/":                            {"k8ssync/convert", "k8ssync/file", "test/vectors"},
-	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "cmd/postern"},
+	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "cmd/postern"},
 	"github.com/google/gopacket":              {"test/lab"},
 	"github.com/vishvananda/":                 {"test/lab"},
 	"pgregory.net/rapid":                      {"test/worlds"},
@@ -63,7 +67,7 @@ var doors = map[string][]string{
 	"github.com/fsnotify/fsnotify":            {"k8ssync/file"},
 	"golang.org/x/sys/unix":                   {"filter/control", "filter/nfq", "filter/nft", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab"},
 	"unsafe":                                  {"filter/nfq"},
-	"net/http":                                {"filter/control"},
+	"net/http":                                {"filter/control", "k8ssync/kube"},
 	"log":                                     {},
 	"log/slog":                                {},
 	"github.com/postern-project/postern/test": {"test"},
