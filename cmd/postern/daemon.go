@@ -22,7 +22,8 @@ import (
 	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/k8ssync"
-	"github.com/postern-project/postern/k8ssync/file"
+	"github.com/postern-project/postern/k8ssync/kube"
+	"github.com/postern-project/postern/k8ssync/saved"
 )
 
 // ringSize is how many decisions of one queue may wait to be logged: half a second
@@ -51,14 +52,21 @@ type daemon struct {
 	flows   *flowlog.Writer
 	staged  *compile.Compiler // of the pending view, while something is staged
 	hosts   int               // host endpoints, of which the log was told
+	said    map[string]bool   // what the compiler found, of which the log was told
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
 	inForce atomic.Pointer[control.State]
+	// cluster is the source if that is a cluster. progress is what status tells.
+	cluster  *kube.Source
+	progress progress
 }
 
 // run enforces until ctx ends.
 func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 	if err := cfg.check(); err != nil {
+		return err
+	}
+	if err := cfg.nameNode(); err != nil {
 		return err
 	}
 	log, err := newLogger(stderr, cfg.logFormat, cfg.logLevel)
@@ -112,7 +120,9 @@ func (d *daemon) open() error {
 		return err
 	}
 	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error { return d.table.Protect(nft.Protected(a)) }, compile.Options{Node: d.cfg.node, Changes: d.store.Changes})
-	d.source = file.New(d.cfg.source, d.store, d.log)
+	if err := d.openSource(); err != nil {
+		return err
+	}
 	d.flows = flowlog.NewWriter(d.log, flowlog.Config{
 		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate,
 		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix,
@@ -148,7 +158,11 @@ func (d *daemon) serve(parent context.Context) error {
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
 	if d.socket != nil {
-		tasks.Go(func() error { return control.Serve(ctx, d.socket, d.current) })
+		tasks.Go(func() error { return control.Serve(ctx, d.socket, d.current, d.status) })
+	}
+	if d.cluster != nil && d.cfg.stateFile != "" {
+		keeper := saved.NewKeeper(d.cfg.stateFile, d.cfg.node, d.log)
+		tasks.Go(func() error { keeper.Run(ctx, d.fresh); return nil })
 	}
 	err := tasks.Wait()
 	d.logEnd(err)
@@ -164,8 +178,11 @@ func (d *daemon) serve(parent context.Context) error {
 // apply puts each settled state of the source in force, unless it breaks an
 // assertion.
 func (d *daemon) apply(ctx context.Context) error {
-	d.log.Info().Str("source", d.cfg.source).Stringer("queue_via", d.via).Uint16("queue", d.cfg.queueFirst).Uint16("queues", d.cfg.queues).
+	d.log.Info().Str("source", d.sourceName()).Stringer("queue_via", d.via).Uint16("queue", d.cfg.queueFirst).Uint16("queues", d.cfg.queues).
 		Msg("waiting for the source; the kernel is not touched before")
+	if d.cluster != nil && !d.beginSaved(ctx) {
+		return nil
+	}
 	select {
 	case <-ctx.Done():
 		return nil
@@ -180,20 +197,11 @@ func (d *daemon) apply(ctx context.Context) error {
 			wanted = s
 		}
 		if wanted != inForce {
-			start := time.Now()
-			rs, problems, err := d.applier.Apply(wanted)
-			for _, p := range problems {
-				d.log.Warn().Stringer("object", p.Object).Str("field", p.Field).Msg(p.Message)
-			}
-			if err != nil {
+			if err := d.enforce(wanted, time.Time{}); err != nil {
 				d.log.Error().Err(err).Dur("retry_after", retryAfter).Msg("could not put policy in force")
 				retry = time.After(retryAfter)
 			} else {
 				inForce = wanted
-				d.inForce.Store(&control.State{Snapshot: wanted, Ruleset: rs, Node: d.cfg.node})
-				d.logInForce(rs, time.Since(start))
-				d.flows.SetPending(d.pending(wanted))
-				d.warnOfHosts(len(wanted.HostEndpoints))
 			}
 		}
 		select {
@@ -202,6 +210,38 @@ func (d *daemon) apply(ctx context.Context) error {
 		case <-d.store.Changed():
 		case <-retry:
 		}
+	}
+}
+
+// enforce puts a snapshot in force. saved is when it was saved, if it comes from the
+// state file.
+func (d *daemon) enforce(s *policy.Snapshot, saved time.Time) error {
+	start := time.Now()
+	rs, problems, err := d.applier.Apply(s)
+	d.tell(problems)
+	if err != nil {
+		return err
+	}
+	d.inForce.Store(&control.State{Snapshot: s, Ruleset: rs, Node: d.cfg.node})
+	d.progress.enforced(problems, saved)
+	d.logInForce(rs, time.Since(start))
+	d.flows.SetPending(d.pending(s))
+	d.warnOfHosts(len(s.HostEndpoints))
+	return nil
+}
+
+// tell logs what the compiler found and had not found before.
+func (d *daemon) tell(problems []policy.Problem) {
+	said := make(map[string]bool, len(problems))
+	for _, p := range problems {
+		said[p.Error()] = true
+		if !d.said[p.Error()] {
+			d.log.Warn().Stringer("object", p.Object).Str("field", p.Field).Msg(p.Message)
+		}
+	}
+	d.said = said
+	if d.cluster != nil {
+		d.cluster.Report(problems)
 	}
 }
 

@@ -54,7 +54,7 @@ includes that the two evaluators differ.`,
 	}
 	f := cmd.Flags()
 	c.register(f)
-	f.StringVar(&c.node, "node-name", "", "with --source or --state: decide as this node would; by default as the node of both pods")
+	f.StringVar(&c.node, "node", "", "with --source or --state: decide as this node would; by default as the node of both pods")
 	f.StringVar(&c.from, "from", "", "who opens the flow (required)")
 	f.StringVar(&c.to, "to", "", "whom it goes to, after any service address was translated (required)")
 	f.StringVar(&c.port, "port", "", "protocol and destination port (required)")
@@ -109,7 +109,7 @@ func (c *explainConfig) explain(ctx context.Context, stderr io.Writer) (trace ex
 	node := c.node
 	if s.live != nil {
 		if node != "" {
-			return trace, usageError("--node-name: the running daemon decides as its own node; leave it out, or give --source or --state")
+			return trace, usageError("--node: the running daemon decides as its own node; leave it out, or give --source or --state")
 		}
 		node = s.node
 	}

@@ -15,7 +15,10 @@ import (
 
 // runConfig is what the flags of run say.
 type runConfig struct {
-	source, node, socket string
+	source, kubeconfig   string
+	node, socket         string
+	stateFile            string
+	events               bool
 	assertions           []string
 	queueFirst, queues   uint16
 	queueLen, queueBytes uint32
@@ -36,11 +39,18 @@ type runConfig struct {
 func newRunCommand() *cobra.Command {
 	var c runConfig
 	cmd := &cobra.Command{
-		Use:   "run --source DIR",
+		Use:   "run (--source DIR | --kubeconfig FILE)",
 		Short: "Enforce policy on this host until told to stop",
-		Long: `Enforce the policy in a directory of Kubernetes manifests on this host.
+		Long: `Enforce policy on this host: that of a directory of Kubernetes manifests, or that
+of a cluster.
 
-The directory holds what kubectl would take: Namespaces, ServiceAccounts, Pods with
+With --kubeconfig it follows the API server and enforces the pods of this node
+(--node). "in-cluster" in the place of a file is the service account of the pod
+that postern runs in. While the API server cannot be reached, what was known last
+stays in force, and "postern status" says so; a start without it begins with the
+state that was saved last (--state-file).
+
+With --source the directory holds what kubectl would take: Namespaces, ServiceAccounts, Pods with
 their addresses in status.podIPs, and policies of projectcalico.org/v3 and
 networking.k8s.io/v1. It is watched: a change is in force a moment after it was
 written. A file that cannot be read keeps its last good state, and the log says
@@ -56,15 +66,19 @@ flows that were accepted before go on. A change of policy is for new flows.
 
 Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
 		Example: `  postern run --source /etc/postern/manifests
-  postern run --source ./manifests --flow-log all --cleanup`,
+  postern run --source ./manifests --flow-log all --cleanup
+  postern run --kubeconfig /etc/kubernetes/kubelet.conf`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd.Context(), c, cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.source, "source", "", "directory of Kubernetes manifests (required)")
+	f.StringVar(&c.source, "source", "", "directory of Kubernetes manifests to enforce")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "follow the API server of this kubeconfig file, or in-cluster")
 	f.StringArrayVar(&c.assertions, "assertions", nil, "file of assertions that every change must keep (may be repeated; read at start)")
-	f.StringVar(&c.node, "node-name", "", "enforce only pods whose spec.nodeName is this, or empty; by default all pods are this host's")
+	f.StringVar(&c.node, "node", "", "enforce only pods whose spec.nodeName is this, or empty; by default all of --source, and with --kubeconfig $NODE_NAME or the host's name")
+	f.StringVar(&c.stateFile, "state-file", defaultStateFile, "with --kubeconfig, where to save what is in force for a start without the API server; empty for nowhere")
+	f.BoolVar(&c.events, "events", true, "with --kubeconfig, write a Kubernetes Event about each object that cannot be used")
 	f.StringVar(&c.socket, "socket", control.DefaultSocket, "Unix socket on which explain and snapshot ask; empty for none")
 	f.Uint16Var(&c.queueFirst, "queue", 100, "first netfilter queue number")
 	f.Uint16Var(&c.queues, "queues", 1, "how many queues, each with a thread of its own; flows are spread over them by address pair")
@@ -90,8 +104,10 @@ Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
 // check refuses what no start could make sense of, naming the flag.
 func (c *runConfig) check() error {
 	switch {
-	case c.source == "":
-		return usageError("--source is required: the directory of Kubernetes manifests to enforce")
+	case c.source == "" && c.kubeconfig == "":
+		return usageError("--source or --kubeconfig is required: the directory of Kubernetes manifests, or the cluster, to enforce")
+	case c.source != "" && c.kubeconfig != "":
+		return usageError("--source and --kubeconfig: give one of them")
 	case c.queues == 0:
 		return usageError("--queues 0: want 1 or more")
 	case int(c.queueFirst)+int(c.queues) > 1<<16:

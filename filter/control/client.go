@@ -45,6 +45,19 @@ func (c *Client) Snapshot(ctx context.Context) (s *policy.Snapshot, node string,
 	return s, r.Header.Get(nodeHeader), err
 }
 
+// Status tells how the daemon is.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	r, err := c.do(ctx, http.MethodGet, "/v1/status", nil)
+	if err != nil {
+		return s, err
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+		return s, fmt.Errorf("read the status: %w", err)
+	}
+	return s, nil
+}
+
 // Decide asks the engine that decides packets.
 func (c *Client) Decide(ctx context.Context, t flow.Tuple) (d Decision, err error) {
 	body, err := json.Marshal(t)

@@ -51,7 +51,11 @@ func serve(t *testing.T, current func() (State, bool)) (path string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- Serve(ctx, l, current) }()
+	status := func() Status {
+		s, ok := current()
+		return Status{Node: s.Node, Enforcing: ok, Source: "test"}
+	}
+	go func() { done <- Serve(ctx, l, current, status) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -100,6 +104,19 @@ func TestBeforeTheFirstState(t *testing.T) {
 	path := serve(t, func() (State, bool) { return State{}, false })
 	if _, _, err := NewClient(path).Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing is in force yet") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestStatus: the status can be asked before anything is in force.
+func TestStatus(t *testing.T) {
+	st, err := NewClient(serve(t, func() (State, bool) { return State{}, false })).Status(t.Context())
+	if err != nil || st.Enforcing || st.Source != "test" {
+		t.Errorf("before: %+v, %v", st, err)
+	}
+	s := state(t, 3)
+	st, err = NewClient(serve(t, func() (State, bool) { return s, true })).Status(t.Context())
+	if err != nil || !st.Enforcing || st.Node != "node-7" {
+		t.Errorf("after: %+v, %v", st, err)
 	}
 }
 

@@ -78,11 +78,12 @@ func Listen(path string) (*net.UnixListener, error) {
 }
 
 // Serve answers until ctx ends, and returns nil then. current gives what is in
-// force, or false before anything is; it is called by several goroutines at once.
-// Serve closes the listener, which removes the socket.
-func Serve(ctx context.Context, l *net.UnixListener, current func() (State, bool)) error {
+// force, or false before anything is; status gives how the daemon is. They are
+// called by several goroutines at once. Serve closes the listener, which removes
+// the socket.
+func Serve(ctx context.Context, l *net.UnixListener, current func() (State, bool), status func() Status) error {
 	s := &http.Server{
-		Handler:           handler(current),
+		Handler:           handler(current, status),
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: readTimeout,
 		MaxHeaderBytes: 1 << 13,
 	}
@@ -95,7 +96,7 @@ func Serve(ctx context.Context, l *net.UnixListener, current func() (State, bool
 	return fmt.Errorf("control socket: %w", err)
 }
 
-func handler(current func() (State, bool)) http.Handler {
+func handler(current func() (State, bool), status func() Status) http.Handler {
 	with := func(f func(State, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			s, ok := current()
@@ -108,6 +109,10 @@ func handler(current func() (State, bool)) http.Handler {
 		}
 	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(status())
+	})
 	mux.HandleFunc("GET /v1/snapshot", with(func(s State, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(nodeHeader, s.Node)
 		// An error here is the client's connection; there is no one to tell.

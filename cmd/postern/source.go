@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern/filter/control"
+	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/k8ssync/file"
+	"github.com/postern-project/postern/k8ssync/kube"
+	"github.com/postern-project/postern/k8ssync/saved"
+)
+
+// defaultStateFile is where what a cluster's source brought is saved.
+const defaultStateFile = "/var/lib/postern/state"
+
+// openSource makes the source that the flags name.
+func (d *daemon) openSource() (err error) {
+	if d.cfg.kubeconfig == "" {
+		d.source = file.New(d.cfg.source, d.store, d.log)
+		return nil
+	}
+	d.cluster, err = kube.New(kube.Config{Kubeconfig: d.cfg.kubeconfig, Node: d.cfg.node, Saved: d.savedState, NoEvents: !d.cfg.events}, d.store, d.log)
+	d.source = d.cluster
+	return err
+}
+
+// nameNode finds out which node this is, where pods are those of a cluster.
+func (c *runConfig) nameNode() (err error) {
+	if c.kubeconfig == "" || c.node != "" {
+		return nil
+	}
+	if c.node, err = kube.DefaultNode(); err != nil {
+		return fmt.Errorf("%w; give --node", err)
+	}
+	return nil
+}
+
+func (d *daemon) sourceName() string {
+	if d.cluster != nil {
+		return "cluster of " + d.cfg.kubeconfig
+	}
+	return d.cfg.source
+}
+
+// savedState reads what the last process saved; nil if it saved nothing.
+func (d *daemon) savedState() (*policy.Snapshot, error) {
+	if d.cfg.stateFile == "" {
+		return nil, nil
+	}
+	s, h, err := saved.Read(d.cfg.stateFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && h.Node != d.cfg.node {
+		err = fmt.Errorf("read the saved state: %s: it is of node %q and this is %q", d.cfg.stateFile, h.Node, d.cfg.node)
+	}
+	return s, err
+}
+
+// beginSaved waits for the cluster, and if it is out of reach puts the saved state
+// in force. It is false if ctx ended.
+func (d *daemon) beginSaved(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-d.source.Synced():
+		return true
+	case <-d.cluster.Cut():
+	}
+	if d.cfg.stateFile == "" {
+		d.log.Error().Msg("the API server cannot be reached, and no state is saved (--state-file): nothing is applied until it can be")
+		return true
+	}
+	s, h, err := saved.Read(d.cfg.stateFile)
+	switch {
+	case err != nil:
+		d.log.Error().Err(err).Msg("the API server cannot be reached, and the saved state cannot be used: nothing is applied until one of them can be")
+	case h.Node != d.cfg.node:
+		d.log.Error().Str("file", d.cfg.stateFile).Str("of_node", h.Node).Str("node", d.cfg.node).Msg("the API server cannot be reached, and the saved state is another node's: nothing is applied until it can be")
+	case !d.gate.admits(s):
+	default:
+		d.log.Warn().Str("file", d.cfg.stateFile).Time("saved", h.Time).Dur("age", time.Since(h.Time)).Bool("rebooted_since", !h.ThisBoot()).
+			Msg("the API server cannot be reached: enforcing the state that was saved last")
+		if err := d.enforce(s, h.Time); err != nil {
+			d.log.Error().Err(err).Msg("could not put the saved state in force")
+		}
+	}
+	return true
+}
+
+// progress is what the apply loop tells the status.
+type progress struct {
+	mu       sync.Mutex
+	since    time.Time // zero before anything is in force
+	applied  time.Time
+	saved    time.Time // zero if the state in force is the source's
+	problems []policy.Problem
+}
+
+func (p *progress) enforced(problems []policy.Problem, saved time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.applied = time.Now()
+	if p.since.IsZero() {
+		p.since = p.applied
+	}
+	p.saved, p.problems = saved, problems
+}
+
+// fresh is the snapshot in force if it came from the source.
+func (d *daemon) fresh() *policy.Snapshot {
+	d.progress.mu.Lock()
+	old := !d.progress.saved.IsZero()
+	d.progress.mu.Unlock()
+	if s := d.inForce.Load(); s != nil && !old {
+		return s.Snapshot
+	}
+	return nil
+}
+
+// status is what clients of the socket are told of the daemon.
+func (d *daemon) status() control.Status {
+	st := control.Status{Node: d.cfg.node, Source: d.sourceName()}
+	select {
+	case <-d.source.Synced():
+		st.Synced = true
+	default:
+	}
+	d.progress.mu.Lock()
+	st.Since, st.Applied, st.Saved = d.progress.since, d.progress.applied, d.progress.saved
+	problems := d.progress.problems
+	d.progress.mu.Unlock()
+	if s := d.inForce.Load(); s != nil {
+		st.Enforcing = true
+		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, len(s.Snapshot.Endpoints), len(s.Snapshot.Policies)
+	}
+	if !st.Saved.IsZero() {
+		st.Degraded = append(st.Degraded, "the state in force is the one that was saved at "+st.Saved.Format(time.RFC3339)+": the cluster has not been read since the start")
+	}
+	if d.cluster != nil {
+		source := d.cluster.Status()
+		st.Degraded = append(st.Degraded, source.Degraded...)
+		st.Kept = source.Kept
+		for _, k := range source.Kinds {
+			st.Kinds = append(st.Kinds, control.Kind{Resource: k.Resource, State: string(k.State), Since: k.Since, Contact: k.Contact, Error: k.Error, Lists: k.Lists, Errors: k.Errors})
+		}
+	}
+	held := make(map[policy.Key]bool)
+	for _, k := range d.store.Held() {
+		held[k] = true
+	}
+	for _, list := range [][]policy.Problem{d.store.Problems(), problems} {
+		for _, p := range list {
+			if st.UnusableTotal++; len(st.Unusable) < control.MaxUnusable {
+				st.Unusable = append(st.Unusable, control.Unusable{Problem: p, Held: held[p.Object]})
+			}
+		}
+	}
+	return st
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-project/postern/filter/control"
+)
+
+func newStatusCommand() *cobra.Command {
+	var socket, output string
+	var strict bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Tell whether the daemon enforces, and how well it follows its source",
+		Long: `Tell whether the running daemon enforces and since when, how well it follows its
+source, and which objects it cannot use.
+
+The exit code is 0 if policy is in force, also if it is an old one, and 1 if it is
+not. With --strict it is 1 as well if anything is degraded.`,
+		Example: `  postern status
+  postern status --strict --output json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return usageError("--output %q: want text or json", output)
+			}
+			st, err := control.NewClient(socket).Status(cmd.Context())
+			if errors.Is(err, control.ErrUnreachable) {
+				return exitError{exitUnreachable, fmt.Errorf("%w; is postern running?", err)}
+			}
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				err = e.Encode(st)
+			} else {
+				err = printStatus(cmd.OutOrStdout(), &st, time.Now())
+			}
+			if err == nil && (!st.Enforcing || strict && len(st.Degraded) > 0) {
+				err = exitError{code: exitNo}
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&socket, "socket", control.DefaultSocket, "Unix socket of the daemon")
+	f.StringVar(&output, "output", "text", "text or json")
+	f.BoolVar(&strict, "strict", false, "exit with 1 if anything is degraded")
+	return cmd
+}
+
+// printStatus writes for people. What came from the API server or a file may hold
+// anything, so it is sanitized.
+func printStatus(w io.Writer, st *control.Status, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	switch {
+	case st.Enforcing:
+		fmt.Fprintf(t, "enforcing\tsince %s (%s), generation %d of %s ago\n", st.Since.Format(time.RFC3339), age(now, st.Since), st.Generation, age(now, st.Applied))
+	default:
+		fmt.Fprintf(t, "NOT enforcing\tnothing was put in force yet\n")
+	}
+	if st.Node != "" {
+		fmt.Fprintf(t, "node\t%s\n", sanitize(st.Node))
+	}
+	synced := "synced"
+	if !st.Synced {
+		synced = "not synced"
+	}
+	fmt.Fprintf(t, "source\t%s, %s\n", sanitize(st.Source), synced)
+	fmt.Fprintf(t, "state\t%d pods, %d policies\n", st.Pods, st.Policies)
+	if st.Kept > 0 {
+		fmt.Fprintf(t, "kept\t%d deleted objects, until the pods of their namespaces are gone\n", st.Kept)
+	}
+	for _, d := range st.Degraded {
+		fmt.Fprintf(t, "DEGRADED\t%s\n", sanitize(d))
+	}
+	if len(st.Kinds) > 0 {
+		fmt.Fprintf(t, "\nRESOURCE\tSTATE\tFOR\tLAST HEARD\tLISTS\tERRORS\n")
+		for _, k := range st.Kinds {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\n", sanitize(k.Resource), sanitize(k.State), age(now, k.Since), age(now, k.Contact), k.Lists, k.Errors)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if st.UnusableTotal == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\n%d problems of objects that cannot be used as they are:\n", st.UnusableTotal)
+	for _, u := range st.Unusable {
+		held := ""
+		if u.Held {
+			held = " (its last valid version is in force)"
+		}
+		fmt.Fprintf(w, "  %s%s\n", sanitize(u.Problem.Error()), held)
+	}
+	if n := st.UnusableTotal - len(st.Unusable); n > 0 {
+		fmt.Fprintf(w, "  and %d more\n", n)
+	}
+	return nil
+}
+
+// age words the time that has passed; a zero time is never.
+func age(now, then time.Time) string {
+	if then.IsZero() {
+		return "never"
+	}
+	d := now.Sub(then)
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
