@@ -19,6 +19,7 @@ const module = "github.com/postern-project/postern/"
 // packets come up from the kernel, and filter knows neither.
 var mayImport = map[string][]string{
 	"filter/flow":            {},
+	"internal/settings":      {},
 	"filter/nft":             {},
 	"filter/policy/selector": {},
 	"trie":                   {},
@@ -64,6 +65,8 @@ var doors = map[string][]string{
 	"github.com/vishvananda/":                 {"test/lab"},
 	"pgregory.net/rapid":                      {"test/worlds"},
 	"github.com/spf13/cobra":                  {"cmd/postern"},
+	"github.com/spf13/pflag":                  {"cmd/postern", "internal/settings"},
+	"go.yaml.in/yaml/v3":                      {"internal/settings"},
 	"github.com/fsnotify/fsnotify":            {"k8ssync/file"},
 	"golang.org/x/sys/unix":                   {"filter/control", "filter/nfq", "filter/nft", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab"},
 	"unsafe":                                  {"filter/nfq"},

@@ -84,7 +84,17 @@ the answer for the rest of the flow.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{exitUsage, err} })
-	root.AddCommand(newRunCommand(), newStatusCommand(), newExplainCommand(), newLintCommand(), newTestCommand(), newDiffCommand(), newSnapshotCommand(), newVersionCommand())
+	root.AddCommand(
+		newRunCommand(),
+		newStatusCommand(),
+		newExplainCommand(),
+		newLintCommand(),
+		newTestCommand(),
+		newDiffCommand(),
+		newSnapshotCommand(),
+		newConfigCommand(),
+		newVersionCommand(),
+	)
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

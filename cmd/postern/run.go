@@ -3,14 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/postern-project/postern/filter/control"
 	"github.com/postern-project/postern/filter/flowlog"
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
+	"github.com/postern-project/postern/internal/settings"
 )
 
 // runConfig is what the flags of run say.
@@ -69,10 +72,20 @@ Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
   postern run --source ./manifests --flow-log all --cleanup
   postern run --kubeconfig /etc/kubernetes/kubelet.conf`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := settings.New(cmd.Flags()).Load(os.Environ()); err != nil {
+				return exitError{exitUsage, err}
+			}
 			return run(cmd.Context(), c, cmd.ErrOrStderr())
 		},
 	}
-	f := cmd.Flags()
+	addRunFlags(cmd.Flags(), &c)
+	return cmd
+}
+
+// addRunFlags defines the settings of run. Each has a key in the configuration file
+// and an environment variable besides, by its name.
+func addRunFlags(f *pflag.FlagSet, c *runConfig) {
+	f.String(settings.FileFlag, "", "file of settings; environment variables are stronger than it, and flags stronger than these (see \"postern config\")")
 	f.StringVar(&c.source, "source", "", "directory of Kubernetes manifests to enforce")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "follow the API server of this kubeconfig file, or in-cluster")
 	f.StringArrayVar(&c.assertions, "assertions", nil, "file of assertions that every change must keep (may be repeated; read at start)")
@@ -98,7 +111,6 @@ Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
 	f.StringVar(&c.logFormat, "log-format", "auto", "json, console, or auto: console on a terminal")
 	f.StringVar(&c.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
-	return cmd
 }
 
 // check refuses what no start could make sense of, naming the flag.
