@@ -77,6 +77,14 @@ func (s *Source) Report(problems []policy.Problem) {
 	s.report.extra = problems
 }
 
+// EventsWritten counts the Events about unusable objects that this node wrote, or
+// found written by another.
+func (s *Source) EventsWritten() uint64 {
+	s.report.mu.Lock()
+	defer s.report.mu.Unlock()
+	return s.report.written
+}
+
 // note keeps what an Event about an object would need.
 func (r *reporter) note(o op) {
 	r.mu.Lock()
