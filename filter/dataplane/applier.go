@@ -54,16 +54,8 @@ func (a *Applier) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem, 
 	if rs == nil {
 		return nil, problems, fmt.Errorf("generation %d: compile: no ruleset", s.Generation)
 	}
-	next := Addresses{rs.Protected(flow.Ingress), rs.Protected(flow.Egress), rs.Hosted()}
-
-	if a.known {
-		kept := Addresses{intersect(a.kernel.Ingress, next.Ingress), intersect(a.kernel.Egress, next.Egress), a.kernel.Pods}
-		if err := a.tell(kept); err != nil {
-			return nil, problems, fmt.Errorf("generation %d: withdraw addresses: %w", s.Generation, err)
-		}
-	}
 	a.engine.Swap(rs)
-	if err := a.tell(next); err != nil {
+	if err := a.tell(Addresses{rs.Protected(flow.Ingress), rs.Protected(flow.Egress), rs.Hosted()}); err != nil {
 		return nil, problems, fmt.Errorf("generation %d: protect addresses: %w", s.Generation, err)
 	}
 	return rs, problems, nil
@@ -80,14 +72,4 @@ func (a *Applier) tell(want Addresses) error {
 	}
 	a.kernel, a.known = want, true
 	return nil
-}
-
-// intersect gives what both sorted slices hold.
-func intersect(a, b []netip.Addr) (both []netip.Addr) {
-	for _, x := range a {
-		if _, ok := slices.BinarySearchFunc(b, x, netip.Addr.Compare); ok {
-			both = append(both, x)
-		}
-	}
-	return both
 }
