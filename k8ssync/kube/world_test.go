@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,8 +22,8 @@ import (
 	"github.com/postern-project/postern/k8ssync"
 )
 
-// feeds are those of the world of these tests, without an API server.
-func feedsOfTest() map[policy.Kind]*feed {
+// worldFeeds are the feeds of these tests, without an API server.
+var worldFeeds = sync.OnceValue(func() map[policy.Kind]*feed {
 	out := make(map[policy.Kind]*feed)
 	for _, r := range append(slices.Clone(required), optional...) {
 		if out[r.kind] == nil {
@@ -30,7 +31,7 @@ func feedsOfTest() map[policy.Kind]*feed {
 		}
 	}
 	return out
-}
+})
 
 // replica is a lifecycle and its store, to which events are played.
 type replica struct {
@@ -42,7 +43,7 @@ type replica struct {
 }
 
 func newReplica(t *testing.T) *replica {
-	return &replica{T: t, store: k8ssync.NewStore(), life: newLifecycle(), feeds: feedsOfTest(), now: time.Unix(1e9, 0)}
+	return &replica{T: t, store: k8ssync.NewStore(), life: newLifecycle(), feeds: worldFeeds(), now: time.Unix(1e9, 0)}
 }
 
 // item converts an object as a feed does.

@@ -94,7 +94,13 @@ func (b *bench) start(args ...string) {
 
 func (b *bench) launch(args ...string) {
 	b.Helper()
-	args = append([]string{"run", "--source", b.dir, "--socket", b.socket, "--queue", fmt.Sprint(queue), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json"}, args...)
+	b.launchWith(append([]string{"--source", b.dir}, args...)...)
+}
+
+// launchWith starts the daemon with a source of any kind.
+func (b *bench) launchWith(args ...string) {
+	b.Helper()
+	args = append([]string{"run", "--socket", b.socket, "--queue", fmt.Sprint(queue), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json"}, args...)
 	d, err := b.Node.StartDaemon(program, args...)
 	if err != nil {
 		b.Fatal(err)
