@@ -18,6 +18,8 @@ const module = "github.com/postern-project/postern/"
 // it may import. Two streams meet in filter: policy comes down from the cluster,
 // packets come up from the kernel, and filter knows neither.
 var mayImport = map[string][]string{
+	"deploy/crdgen": {},
+
 	"filter/flow":            {},
 	"internal/settings":      {},
 	"filter/nft":             {},
@@ -55,11 +57,11 @@ var doors = map[string][]string{
 	"github.com/florianl/go-nfqueue":          {"filter/nfq"},
 	"github.com/google/nftables":              {"filter/nft"},
 	"github.com/mdlayher/netlink":             {"filter/nfq", "filter/nft"},
-	"github.com/projectcalico/api":            {"k8ssync/convert", "k8ssync/file"},
-	"k8s.io/":                                 {"k8ssync/convert", "k8ssync/file", "k8ssync/kube", "test/apiserver"},
+	"github.com/projectcalico/api":            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file"},
+	"k8s.io/":                                 {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "k8ssync/kube", "test/apiserver"},
 	"k8s.io/client-go":                        {"k8ssync/kube", "test/apiserver"},
 	"github.com/go-logr/logr":                 {"k8ssync/kube"},
-	"sigs.k8s.io/":                            {"k8ssync/convert", "k8ssync/file", "test/vectors"},
+	"sigs.k8s.io/":                            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "test/vectors"},
 	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "cmd/postern"},
 	"github.com/google/gopacket":              {"test/lab"},
 	"github.com/vishvananda/":                 {"test/lab"},

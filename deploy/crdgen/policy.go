@@ -9,15 +9,22 @@ import (
 	calico "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 )
 
+// prefix is one that is not all addresses. Of IPv4 it sees host bits in octets that
+// have nothing else. To see all of them takes a validation, and 1024 rules with 256
+// prefixes in each of four lists leave no budget for one.
+const (
+	octet  = `[0-9]{1,3}\.`
+	prefix = octet + `0\.0\.0/[1-8]|` + octet + octet + `0\.0/(9|1[0-6])|` + octet + octet + octet + `0/(1[7-9]|2[0-4])|` +
+		octet + octet + octet + `[0-9]{1,3}/(2[5-9]|3[0-2])|[0-9a-fA-F:]*:[0-9a-fA-F:.]*/[1-9][0-9]*`
+)
+
 // constrainEntity is for one half of a rule.
 func constrainEntity(s *schema) {
 	p := s.Properties
-	for name, bits := range map[string]string{"nets": "[0-9]+", "notNets": "[1-9][0-9]*"} {
+	for name, pattern := range map[string]string{"nets": `^(0\.0\.0\.0/0|::/0|` + prefix + `)$`, "notNets": `^(` + prefix + `)$`} {
 		p[name].set(256)
-		p[name].Items.MaxLength = 43
-		p[name].Items.Pattern = `^[0-9a-fA-F.:]+/` + bits + `$`
-		p[name].Items.check(`isCIDR(self) && cidr(self) == cidr(self).masked()`, "write a prefix without host bits, such as 10.0.0.0/24 or fd00:1::/64")
-		p[name].check(`self.all(n, n.contains(':')) || !self.exists(n, n.contains(':'))`, "IPv4 and IPv6 do not mix; write one rule for each")
+		p[name].Items.MaxLength, p[name].Items.Format, p[name].Items.Pattern = 43, "cidr", pattern
+		p[name].check(`self.size() == 0 || [self[0].contains(':')].all(six, self.all(n, n.contains(':') == six))`, "IPv4 and IPv6 do not mix; write one rule for each")
 	}
 	p["ports"].MaxItems, p["notPorts"].MaxItems = 50, 50
 	p["selector"].selector(selector)
@@ -39,30 +46,43 @@ func constrainEntity(s *schema) {
 func constrainRule(s *schema) {
 	s.Required = []string{"action"}
 	s.Properties["ipVersion"].check(`self in [4, 6]`, "write 4 or 6")
-	s.check(`!has(self.icmp) && !has(self.notICMP) || has(self.protocol) && string(self.protocol) in ['ICMP', 'ICMPv6', '1', '58']`, "icmp and notICMP need protocol ICMP or ICMPv6")
+	icmp := oneOf("self.protocol", 1, "ICMP") + " || " + oneOf("self.protocol", 58, "ICMPv6")
+	s.check(`!has(self.icmp) && !has(self.notICMP) || has(self.protocol) && (`+icmp+`)`, "icmp and notICMP need protocol ICMP or ICMPv6")
 	for _, name := range []string{"protocol", "notProtocol"} {
-		s.check(fmt.Sprintf(`!has(self.%s) || !has(self.ipVersion) || !(string(self.%[1]s) in (self.ipVersion == 4 ? ['ICMPv6', '58'] : ['ICMP', '1']))`, name), "ICMP is for IPv4, ICMPv6 for IPv6")
+		field := "self." + name
+		s.check(`!has(`+field+`) || !has(self.ipVersion) || (self.ipVersion == 4 ? !(`+oneOf(field, 58, "ICMPv6")+`) : !(`+oneOf(field, 1, "ICMP")+`))`, "ICMP is for IPv4, ICMPv6 for IPv6")
 	}
-	s.check(`!has(self.http) || self.action == 'Allow' && (!has(self.protocol) || string(self.protocol) in ['TCP', '6'])`, "http is for rules that allow TCP only")
+	s.check(`!has(self.http) || self.action == 'Allow' && (!has(self.protocol) || `+oneOf("self.protocol", 6, "TCP")+`)`, "http is for rules that allow TCP only")
 
 	// All prefixes of a rule are of one family. Those of one list agree, so the
 	// first of each list speaks for it.
-	var families, ports []string
+	any4, any6 := []string{"has(self.ipVersion) && self.ipVersion == 4"}, []string{"has(self.ipVersion) && self.ipVersion == 6"}
 	for _, half := range []string{"source", "destination"} {
-		for _, list := range []string{"nets", "notNets"} {
-			families = append(families, fmt.Sprintf(`self.?%s.?%s[?0].hasValue() ? [self.%[1]s.%[2]s[0].contains(':') ? 6 : 4] : []`, half, list))
-		}
-		for _, list := range []string{"ports", "notPorts"} {
-			ports = append(ports, fmt.Sprintf(`self.?%s.?%s.orValue([])`, half, list))
+		for _, name := range []string{"nets", "notNets"} {
+			list, stated := stated(half, name)
+			any4 = append(any4, stated+" && !"+list+"[0].contains(':')")
+			any6 = append(any6, stated+" && "+list+"[0].contains(':')")
 		}
 	}
-	version := `(has(self.ipVersion) ? [self.ipVersion] : [])`
-	all := version + " + (" + strings.Join(families, ") + (") + ")"
-	s.check(`!(4 in (`+all+`)) || !(6 in (`+all+`))`, "IPv4 and IPv6 do not mix; write one rule for each")
-	for _, list := range ports {
-		s.check(list+`.size() == 0 || (has(self.protocol) ? string(self.protocol) in ['TCP', 'UDP', 'SCTP', '6', '17', '132'] : `+
-			list+`.all(p, type(p) == string && p.matches('[a-z]')))`, "ports need protocol TCP, UDP or SCTP")
+	s.check(`!(`+strings.Join(any4, " || ")+`) || !(`+strings.Join(any6, " || ")+`)`, "IPv4 and IPv6 do not mix; write one rule for each")
+	withPorts := oneOf("self.protocol", 6, "TCP") + " || " + oneOf("self.protocol", 17, "UDP") + " || " + oneOf("self.protocol", 132, "SCTP")
+	for _, half := range []string{"source", "destination"} {
+		for _, name := range []string{"ports", "notPorts"} {
+			list, stated := stated(half, name)
+			s.check(`!(`+stated+`) || (has(self.protocol) ? (`+withPorts+`) : `+list+`.all(p, type(p) == string && p.matches('[a-z]')))`, "ports need protocol TCP, UDP or SCTP")
+		}
 	}
+}
+
+// stated gives a list in one half of a rule, and the condition that it has elements.
+func stated(half, name string) (list, stated string) {
+	list = "self." + half + "." + name
+	return list, "has(self." + half + ") && has(" + list + ") && " + list + ".size() > 0"
+}
+
+// oneOf tells whether a protocol is this one, written in any way.
+func oneOf(field string, number int, name string) string {
+	return fmt.Sprintf("%s == %d || %[1]s == '%[2]d' || %[1]s == '%[3]s'", field, number, name)
 }
 
 // constrainSpec is for the specs of policies, and of profiles, which have rules too.
@@ -84,7 +104,7 @@ func constrainSpec(t reflect.Type, s *schema) {
 	p["ingress"].Items.check(`!has(self.destination) || !has(self.destination.services)`, "services of an ingress rule goes in source")
 	p["egress"].Items.check(`!has(self.source) || !has(self.source.services)`, "services of an egress rule goes in destination")
 	p["egress"].Items.check(`!has(self.http)`, "http is for ingress rules only")
-	p["egress"].Items.check(`!has(self.destination) || !has(self.destination.services) || self.destination.?ports.orValue([]).size() == 0 && self.destination.?notPorts.orValue([]).size() == 0`, "services as destination excludes ports")
+	p["egress"].Items.check(`!has(self.destination) || !has(self.destination.services) || (!has(self.destination.ports) || self.destination.ports.size() == 0) && (!has(self.destination.notPorts) || self.destination.notPorts.size() == 0)`, "services as destination excludes ports")
 	if p["types"] == nil {
 		return
 	}
@@ -96,6 +116,7 @@ func constrainSpec(t reflect.Type, s *schema) {
 		if p[name] != nil {
 			p[name].selector(selector)
 			p[name].withoutGlobal()
+			p[name].check(paired, "every parenthesis needs its counterpart")
 		}
 	}
 	if p["preDNAT"] != nil {
@@ -103,7 +124,7 @@ func constrainSpec(t reflect.Type, s *schema) {
 			s.check(fmt.Sprintf(`!has(self.%s) || !self.%[1]s || has(self.applyOnForward) && self.applyOnForward`, name), name+" needs applyOnForward: true")
 		}
 		s.check(`!self.?preDNAT.orValue(false) || !self.?doNotTrack.orValue(false)`, "preDNAT excludes doNotTrack")
-		s.check(`!self.?preDNAT.orValue(false) || self.?egress.orValue([]).size() == 0 && !('Egress' in self.?types.orValue([]))`, "preDNAT is for ingress only")
+		s.check(`!has(self.preDNAT) || !self.preDNAT || (!has(self.egress) || self.egress.size() == 0) && (!has(self.types) || !('Egress' in self.types))`, "preDNAT is for ingress only")
 	}
 	if p["stagedAction"] != nil {
 		var others []string
@@ -118,10 +139,10 @@ func constrainSpec(t reflect.Type, s *schema) {
 
 // constrainRoot is for the object as a whole: its name, and built-in objects.
 func constrainRoot(k kind, s *schema) {
-	name, want := `^`+nameSubdomain+`$`, "a name is made of lower-case letters, digits, dashes and dots"
+	name := `^` + nameSubdomain + `$`
 	switch k.object.(type) {
 	case calico.Tier:
-		name, want = `^`+nameLabel+`$`, "the name of a tier is made of lower-case letters, digits and dashes"
+		name = `^` + nameLabel + `$`
 		s.check(`self.metadata.name.size() <= 63`, "the name of a tier has at most 63 characters")
 		for _, t := range []struct{ name, order, action string }{{"kube-admin", "1000", "Pass"}, {"default", "1000000", "Deny"}, {"kube-baseline", "10000000", "Pass"}} {
 			order, action := "1000000", "Deny" // what is not stated
@@ -129,10 +150,9 @@ func constrainRoot(k kind, s *schema) {
 				fmt.Sprintf("tier %s is built in and cannot be changed; write order: %s and defaultAction: %s", t.name, t.order, t.action))
 		}
 	case calico.NetworkPolicy, calico.StagedNetworkPolicy:
-		name, want = `^((`+nameLabel+`[.])?`+nameLabel+`|(knp|ossg)[.]default[.]`+nameSubdomain+`)$`, "the name of a policy has at most one dot"
+		name = `^((` + nameLabel + `\.)?` + nameLabel + `|(knp|ossg)\.default\.` + nameSubdomain + `)$`
 	case calico.GlobalNetworkPolicy, calico.StagedGlobalNetworkPolicy:
-		name, want = `^(`+nameLabel+`[.])?`+nameLabel+`$`, "the name of a policy has at most one dot"
+		name = `^(` + nameLabel + `\.)?` + nameLabel + `$`
 	}
-	name = strings.ReplaceAll(name, `\.`, `[.]`) // a backslash begins an escape in a CEL string
-	s.check(`self.metadata.name.matches('`+name+`')`, want)
+	s.Properties["metadata"].Properties = map[string]*schema{"name": {Type: "string", MaxLength: 253, Pattern: name}}
 }

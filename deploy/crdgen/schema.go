@@ -17,6 +17,7 @@ type schema struct {
 	AnyOf                []*schema          `json:"anyOf,omitempty"`
 	Enum                 []string           `json:"enum,omitempty"`
 	Pattern              string             `json:"pattern,omitempty"`
+	Format               string             `json:"format,omitempty"`
 	MinLength            int                `json:"minLength,omitempty"`
 	MaxLength            int                `json:"maxLength,omitempty"`
 	Minimum              *int               `json:"minimum,omitempty"`

@@ -16,29 +16,11 @@ import (
 
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/filter/policy/selector"
+	"github.com/postern-project/postern/test/admission"
 )
 
-// apiVersions are those that manifests of the tests use; KNP and CNP are short
-// for the Kubernetes kinds.
-var apiVersions = map[string]string{
-	"KNP": "networking.k8s.io/v1", "CNP": "policy.networking.k8s.io/v1alpha2", "EndpointSlice": "discovery.k8s.io/v1",
-	"Pod": "v1", "Namespace": "v1", "ServiceAccount": "v1",
-}
-
 // manifest writes an object named "p", in namespace shop where its kind has one.
-func manifest(kind, spec string) string {
-	version, name := "projectcalico.org/v3", kind
-	if v, ok := apiVersions[kind]; ok {
-		version = v
-	}
-	switch kind {
-	case "KNP":
-		name = "NetworkPolicy"
-	case "CNP":
-		name = "ClusterNetworkPolicy"
-	}
-	return fmt.Sprintf("{apiVersion: %s, kind: %s, metadata: {name: p, namespace: shop}, spec: %s}", version, name, spec)
-}
+func manifest(kind, spec string) string { return admission.Manifest(kind, spec) }
 
 func decodeYAML(t *testing.T, text string) Result {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/test/admission"
 )
 
 func addrs(texts ...string) (out []netip.Addr) {
@@ -240,7 +241,7 @@ func TestDoubts(t *testing.T) {
 
 func TestProblemsAreBounded(t *testing.T) {
 	t.Parallel()
-	r := decodeYAML(t, manifest("GlobalNetworkSet", `{nets: `+repeat(1000, "x%d")+`}`))
+	r := decodeYAML(t, manifest("GlobalNetworkSet", `{nets: `+admission.Repeat(1000, "x%d")+`}`))
 	if len(r.Problems) != maxProblems+1 {
 		t.Fatalf("%d problems, want %d", len(r.Problems), maxProblems+1)
 	}

@@ -99,6 +99,9 @@ func Read(path string) (objects []*unstructured.Unstructured, err error) {
 		}
 	}
 	for _, file := range files {
+		if filepath.Base(file) == "kustomization.yaml" {
+			continue // is about the manifests, and none
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("apiserver: %w", err)
