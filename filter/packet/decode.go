@@ -50,30 +50,44 @@ const (
 // b is not modified and not kept. Decode may be called by any number of
 // goroutines at once and never allocates.
 func Decode(b []byte) (flow.Tuple, Status) {
-	if len(b) == 0 {
-		return flow.Tuple{}, TooShort
-	}
-	var (
-		t  flow.Tuple
-		l4 []byte
-		st = BadVersion
-	)
-	switch b[0] >> 4 {
-	case 4:
-		l4, st = readIPv4(&t, b)
-	case 6:
-		l4, st = readIPv6(&t, b)
-	}
-	if st == OK {
-		st = checkAddrs(&t)
-	}
-	if st == OK {
-		st = readTransport(&t, l4)
-	}
-	if st != OK {
+	var t flow.Tuple
+	if _, st := decode(&t, b); st != OK {
 		return flow.Tuple{}, st
 	}
 	return t, OK
+}
+
+// DecodeTransport is Decode for callers that follow flows themselves: with OK it
+// also gives what was captured of the packet from its transport header on, a part
+// of b.
+func DecodeTransport(b []byte) (flow.Tuple, []byte, Status) {
+	var t flow.Tuple
+	l4, st := decode(&t, b)
+	if st != OK {
+		return flow.Tuple{}, nil, st
+	}
+	return t, l4, OK
+}
+
+// decode fills t, which is good for nothing unless the status is OK.
+func decode(t *flow.Tuple, b []byte) (l4 []byte, st Status) {
+	if len(b) == 0 {
+		return nil, TooShort
+	}
+	st = BadVersion
+	switch b[0] >> 4 {
+	case 4:
+		l4, st = readIPv4(t, b)
+	case 6:
+		l4, st = readIPv6(t, b)
+	}
+	if st == OK {
+		st = checkAddrs(t)
+	}
+	if st == OK {
+		st = readTransport(t, l4)
+	}
+	return l4, st
 }
 
 // readIPv4 sets addresses and protocol and returns what follows the header, cut
