@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"filter/flow":            {},
 	"internal/settings":      {},
 	"filter/nft":             {},
+	"filter/capture":         {},
 	"filter/policy/selector": {},
 	"trie":                   {},
 
@@ -42,6 +43,7 @@ var mayImport = map[string][]string{
 	"filter/diff":      {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/dataplane": {"filter", "filter/compile", "filter/flow", "filter/policy"},
 	"filter/lint":      {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
+	"filter/replay":    {"filter", "filter/capture", "filter/explain", "filter/flow", "filter/packet", "filter/policy"},
 	"filter/nfq":       {"filter", "filter/flow", "filter/flowlog", "filter/packet"},
 	"k8ssync/convert":  {"filter/flow", "filter/policy", "filter/policy/selector"},
 
@@ -63,7 +65,7 @@ var doors = map[string][]string{
 	"github.com/go-logr/logr":                 {"k8ssync/kube"},
 	"sigs.k8s.io/":                            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "test/vectors"},
 	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "cmd/postern"},
-	"github.com/google/gopacket":              {"test/lab"},
+	"github.com/google/gopacket":              {"filter/capture", "test/lab"},
 	"github.com/vishvananda/":                 {"test/lab"},
 	"pgregory.net/rapid":                      {"test/worlds"},
 	"github.com/spf13/cobra":                  {"cmd/postern"},
