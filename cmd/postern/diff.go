@@ -143,30 +143,47 @@ func (c *diffConfig) explainError(err error) error {
 	return fmt.Errorf("diff: %w: please report this as a bug, with the manifests", err)
 }
 
-// load reads both sides and warns of what is wrong with their objects, once if it
-// is wrong on both.
+// load reads both sides.
 func (c *diffConfig) load(stderr io.Writer) (out [2]*policy.Snapshot, err error) {
+	sides, err := loadOver(c.world, c.sides[:], nil, stderr)
+	if err == nil {
+		out = [2]*policy.Snapshot(sides)
+	}
+	return out, err
+}
+
+// loadOver reads each path over the world, if there is one: an object of the path
+// takes the place of its namesake there. change, if it is not nil, is called with
+// all objects of a side. What is wrong with objects is written to stderr, once if it
+// is wrong on several sides.
+func loadOver(world string, paths []string, change func([]k8ssync.Object) ([]k8ssync.Object, error), stderr io.Writer) (out []*policy.Snapshot, err error) {
 	var shared []k8ssync.Object
-	if c.world != "" {
-		if shared, err = readManifests(c.world); err != nil {
-			return out, err
+	if world != "" {
+		if shared, err = readManifests(world); err != nil {
+			return nil, err
 		}
 	}
 	warned := make(map[string]bool)
-	for i, path := range c.sides {
+	for _, path := range paths {
 		own, err := readManifests(path)
 		if err != nil {
-			return out, err
+			return nil, err
+		}
+		objects := append(shared[:len(shared):len(shared)], own...) // the last of a key counts
+		if change != nil {
+			if objects, err = change(objects); err != nil {
+				return nil, err
+			}
 		}
 		store := k8ssync.NewStore()
-		store.Replace(append(shared[:len(shared):len(shared)], own...)) // the last of a key counts
+		store.Replace(objects)
 		for _, p := range store.Problems() {
 			if text := oneLine(p.Error()); !warned[text] {
 				warned[text] = true
 				fmt.Fprintln(stderr, "postern: warning:", text)
 			}
 		}
-		out[i] = store.Snapshot()
+		out = append(out, store.Snapshot())
 	}
 	return out, nil
 }

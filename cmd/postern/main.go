@@ -65,7 +65,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if exit.err != nil {
 		fmt.Fprintln(stderr, "postern:", exit.err)
 	}
-	if exit.code == exitUsage {
+	if exit.code == exitUsage && exit.err != nil {
 		fmt.Fprintln(stderr, "Run with --help for usage.")
 	}
 	return exit.code
@@ -91,6 +91,7 @@ the answer for the rest of the flow.`,
 		newLintCommand(),
 		newTestCommand(),
 		newDiffCommand(),
+		newReplayCommand(),
 		newSnapshotCommand(),
 		newConfigCommand(),
 		newVersionCommand(),
