@@ -1,0 +1,187 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	core "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/postern-project/postern/k8ssync"
+)
+
+// big is an API server with many objects, which it makes as they are asked for, in
+// pages: the memory that a test measures is the source's. Objects are as large as
+// those of real clusters, with managed fields, environment, volumes and conditions.
+type big struct {
+	pods, accounts, namespaces int
+	encoder                    kruntime.Encoder
+}
+
+func newBig(pods, accounts, namespaces int) *big {
+	s := typedScheme()
+	return &big{pods, accounts, namespaces, protobuf.NewSerializer(s, s)}
+}
+
+func (b *big) meta(namespace, name string, labels map[string]string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace: namespace, Name: name, Labels: labels, UID: types.UID(fmt.Sprintf("%032x", name)), ResourceVersion: "5",
+		Annotations:   map[string]string{"checksum/config": "0123456789abcdef0123456789abcdef", "prometheus.io/scrape": "true"},
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kube-controller-manager", FieldsV1: &metav1.FieldsV1{Raw: make([]byte, 900)}}, {Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: make([]byte, 700)}}},
+	}
+}
+
+func (b *big) namespaceOf(i int) string { return fmt.Sprintf("team-%d", i%b.namespaces) }
+
+// pod gives one of the replicas of a deployment, some ten each.
+func (b *big) pod(i int) core.Pod {
+	deployment := i / 10
+	p := core.Pod{
+		ObjectMeta: b.meta(b.namespaceOf(deployment), fmt.Sprintf("app-%d-7d4b9c6f5-%05d", deployment, i), map[string]string{
+			"app": fmt.Sprintf("app-%d", deployment), "pod-template-hash": "7d4b9c6f5", "tier": "backend", "version": "v1", "team": fmt.Sprintf("team-%d", deployment%50)}),
+		Spec: core.PodSpec{
+			NodeName: fmt.Sprintf("node-%d", i%5000), ServiceAccountName: fmt.Sprintf("sa-%d", deployment%b.accounts),
+			Volumes: []core.Volume{{Name: "token", VolumeSource: core.VolumeSource{Projected: &core.ProjectedVolumeSource{}}}, {Name: "config"}},
+		},
+		Status: core.PodStatus{
+			Phase: core.PodRunning, PodIP: fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255), HostIP: "192.168.0.1",
+			Conditions: []core.PodCondition{{Type: "Ready", Status: "True"}, {Type: "Initialized", Status: "True"}, {Type: "PodScheduled", Status: "True"}, {Type: "ContainersReady", Status: "True"}},
+		},
+	}
+	p.Status.PodIPs = []core.PodIP{{IP: p.Status.PodIP}}
+	for c := range 2 {
+		container := core.Container{Name: fmt.Sprintf("c%d", c), Image: "registry.example/team/app:1.2.3", Ports: []core.ContainerPort{{Name: "http", ContainerPort: 8080}}}
+		for e := range 12 {
+			container.Env = append(container.Env, core.EnvVar{Name: fmt.Sprintf("VARIABLE_%d", e), Value: "some value of the usual length"})
+		}
+		p.Spec.Containers = append(p.Spec.Containers, container)
+		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, core.ContainerStatus{Name: container.Name, Image: container.Image, ImageID: container.Image + "@sha256:0123456789abcdef0123456789abcdef", ContainerID: "containerd://0123456789abcdef0123456789abcdef"})
+	}
+	return p
+}
+
+func page[T any](n, from, size int, of func(int) T) (items []T, next string) {
+	for i := from; i < min(n, from+size); i++ {
+		items = append(items, of(i))
+	}
+	if from+size < n {
+		next = strconv.Itoa(from + size)
+	}
+	return items, next
+}
+
+func (b *big) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	switch {
+	case q.Get("sendInitialEvents") != "":
+		status(w, http.StatusUnprocessableEntity, "Invalid") // as with an etcd before 3.5
+		return
+	case q.Get("watch") != "":
+		w.Header().Set("Content-Type", "application/vnd.kubernetes.protobuf;stream=watch")
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		return
+	}
+	from, _ := strconv.Atoi(q.Get("continue"))
+	size, _ := strconv.Atoi(q.Get("limit"))
+	meta := metav1.ListMeta{ResourceVersion: "10"}
+	var list kruntime.Object
+	switch r.URL.Path {
+	case "/api/v1/pods":
+		l := &core.PodList{ListMeta: meta}
+		l.Items, l.Continue = page(b.pods, from, size, b.pod)
+		list = l
+	case "/api/v1/serviceaccounts":
+		l := &core.ServiceAccountList{ListMeta: meta}
+		l.Items, l.Continue = page(b.accounts, from, size, func(i int) core.ServiceAccount {
+			return core.ServiceAccount{ObjectMeta: b.meta(b.namespaceOf(i), fmt.Sprintf("sa-%d", i), map[string]string{"role": fmt.Sprintf("role-%d", i%100)})}
+		})
+		list = l
+	case "/api/v1/namespaces":
+		l := &core.NamespaceList{ListMeta: meta}
+		l.Items, l.Continue = page(b.namespaces, from, size, func(i int) core.Namespace {
+			return core.Namespace{ObjectMeta: b.meta("", b.namespaceOf(i), map[string]string{"env": "prod"})}
+		})
+		list = l
+	case "/apis/discovery.k8s.io/v1/endpointslices":
+		l := &discovery.EndpointSliceList{ListMeta: meta}
+		l.Items, l.Continue = page(b.pods/10, from, size, func(i int) discovery.EndpointSlice {
+			s := discovery.EndpointSlice{ObjectMeta: b.meta(b.namespaceOf(i), fmt.Sprintf("app-%d-x", i), map[string]string{discovery.LabelServiceName: fmt.Sprintf("app-%d", i)}), AddressType: discovery.AddressTypeIPv4}
+			port := int32(8080)
+			s.Ports = []discovery.EndpointPort{{Port: &port}}
+			for j := range 10 {
+				s.Endpoints = append(s.Endpoints, discovery.Endpoint{Addresses: []string{b.pod(10*i + j).Status.PodIP}, TargetRef: &core.ObjectReference{Name: "pod"}})
+			}
+			return s
+		})
+		list = l
+	case "/apis/networking.k8s.io/v1/networkpolicies":
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "NetworkPolicyList", "apiVersion": "networking.k8s.io/v1", "metadata": meta, "items": []any{}})
+		return
+	default:
+		status(w, http.StatusNotFound, "NotFound")
+		return
+	}
+	kinds, _, _ := typedScheme().ObjectKinds(list)
+	list.GetObjectKind().SetGroupVersionKind(kinds[0])
+	w.Header().Set("Content-Type", kruntime.ContentTypeProtobuf)
+	_ = b.encoder.Encode(list, w)
+}
+
+// BenchmarkSync reads 100,000 pods, 10,000 service accounts and 10,000 endpoint
+// slices over HTTP, until the store has them. B/pod is all that is live afterwards,
+// by pod; the other kinds are in it.
+func BenchmarkSync(b *testing.B) {
+	const pods = 100_000
+	s := httptest.NewServer(newBig(pods, 10_000, 500))
+	defer s.Close()
+	live := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	for range b.N {
+		before := live()
+		store := k8ssync.NewStore()
+		src, err := newSource(Config{NoEvents: true}, &rest.Config{Host: s.URL}, store, zerolog.New(io.Discard))
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		begin := time.Now()
+		go func() { done <- src.Run(ctx) }()
+		select {
+		case <-src.Synced():
+		case <-time.After(2 * time.Minute):
+			b.Fatalf("%+v", src.Status())
+		}
+		synced := time.Since(begin)
+		if n := len(store.Snapshot().Endpoints); n != pods {
+			b.Fatalf("%d endpoints", n)
+		}
+		b.ReportMetric(synced.Seconds(), "s/sync")
+		b.ReportMetric((live()-before)/pods, "B/pod")
+		runtime.KeepAlive(src)
+		cancel()
+		<-done
+	}
+}
