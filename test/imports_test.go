@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"filter/policy/selector": {},
 	"trie":                   {},
 
+	"conntrack":     {"filter/flow"},
 	"filter":        {"filter/flow", "trie"},
 	"filter/packet": {"filter/flow"},
 	"filter/policy": {"filter/flow", "filter/policy/selector"},
@@ -57,8 +58,9 @@ var mayImport = map[string][]string{
 var doors = map[string][]string{
 	"github.com/armon/go-radix":               {"trie"},
 	"github.com/florianl/go-nfqueue":          {"filter/nfq"},
+	"github.com/ti-mo/":                       {"conntrack"},
 	"github.com/google/nftables":              {"filter/nft"},
-	"github.com/mdlayher/netlink":             {"filter/nfq", "filter/nft"},
+	"github.com/mdlayher/netlink":             {"conntrack", "filter/nfq", "filter/nft"},
 	"github.com/projectcalico/api":            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file"},
 	"k8s.io/":                                 {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "k8ssync/kube", "test/apiserver"},
 	"k8s.io/client-go":                        {"k8ssync/kube", "test/apiserver"},
@@ -72,7 +74,7 @@ var doors = map[string][]string{
 	"github.com/spf13/pflag":                  {"cmd/postern", "internal/settings"},
 	"go.yaml.in/yaml/v3":                      {"internal/settings"},
 	"github.com/fsnotify/fsnotify":            {"k8ssync/file"},
-	"golang.org/x/sys/unix":                   {"filter/control", "filter/nfq", "filter/nft", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab"},
+	"golang.org/x/sys/unix":                   {"conntrack", "filter/control", "filter/nfq", "filter/nft", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab"},
 	"unsafe":                                  {"filter/nfq"},
 	"net/http":                                {"filter/control", "k8ssync/kube"},
 	"log":                                     {},
