@@ -39,6 +39,11 @@ unit: apiserver ## all tests, with the race detector: units, vectors, and end to
 	$(GO) test -race ./...
 	cd bench && $(GO) test ./...
 
+.PHONY: test-vm
+test-vm: ## tests on Debian's own kernel, in a virtual machine; four minutes without KVM
+	test/deps.sh vm
+	$(GO) run ./test/vm
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" test/fuzz.sh $(FUZZTIME)

@@ -1,13 +1,22 @@
 #!/bin/sh
 # Installs the Debian packages that tests and demo need and that are missing: the
 # nft program, to read the table back, a C compiler, for the race detector, etcd, for
-# the API server, and tshark, to read captures back.
+# the API server, and tshark, to read captures back. With the argument vm also what
+# test/vm needs: an emulator, and tools to unpack Debian's kernel and to pack the
+# guest's file system.
 set -eu
 need=
 command -v nft >/dev/null || need="$need nftables"
 command -v gcc >/dev/null || need="$need gcc libc6-dev"
 command -v etcd >/dev/null || need="$need etcd-server"
 command -v tshark >/dev/null || need="$need tshark"
+if [ "${1-}" = vm ]; then
+	command -v qemu-system-x86_64 >/dev/null || need="$need qemu-system-x86"
+	command -v busybox >/dev/null && busybox --list | grep -qx depmod || need="$need busybox-static"
+	command -v cpio >/dev/null || need="$need cpio"
+	command -v ip >/dev/null || need="$need iproute2"
+	[ -e /etc/protocols ] || need="$need netbase"
+fi
 [ -z "$need" ] && exit 0
 if ! command -v apt-get >/dev/null; then
 	echo "missing:$need; install them, or run this on Debian" >&2

@@ -224,8 +224,9 @@ func (d *daemon) enforce(s *policy.Snapshot, saved time.Time) error {
 	}
 	d.inForce.Store(&control.State{Snapshot: s, Ruleset: rs, Node: d.cfg.node})
 	d.progress.enforced(problems, saved)
-	d.logInForce(rs, time.Since(start))
-	d.flows.SetPending(d.pending(s))
+	took := time.Since(start)
+	d.flows.SetPending(d.pending(s)) // before the log says that all is in force
+	d.logInForce(rs, took)
 	d.warnOfHosts(len(s.HostEndpoints))
 	return nil
 }

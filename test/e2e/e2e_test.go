@@ -15,13 +15,13 @@ import (
 	"github.com/postern-project/postern/test/lab"
 )
 
-// program is the binary under test: what POSTERN_PROGRAM names, for a machine that
+// program is the binary under test: what PROGRAM_UNDER_TEST names, for a machine that
 // has no Go, or else one that is built with the race detector.
 var program string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		if program = os.Getenv("POSTERN_PROGRAM"); program != "" {
+		if program = os.Getenv("PROGRAM_UNDER_TEST"); program != "" {
 			return m.Run()
 		}
 		dir, err := os.MkdirTemp("", "postern-e2e")

@@ -107,7 +107,7 @@ func TestQueueVia(t *testing.T) {
 				if err := b.daemon.Stop(syscall.SIGTERM); err == nil {
 					t.Error("it refused with exit code 0")
 				}
-				t.Logf("this kernel has no %s", missing)
+				t.Logf("this kernel has no %s: %s", missing, text)
 				return
 			}
 			worked++

@@ -26,14 +26,14 @@ func boot(ctx context.Context, accel, kernel, image string) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("qemu: %w (test/deps.sh vm installs it)", err)
 	}
-	failed := read(out, os.Stdout)
+	failed := read(out, os.Stdout, suites)
 	return errors.Join(failed, cmd.Wait())
 }
 
 // read copies the guest's console to w and tells what is missing for a success:
 // every suite must have begun, run at least one test, and ended with exit code 0,
 // with no test skipped.
-func read(console io.Reader, w io.Writer) error {
+func read(console io.Reader, w io.Writer, suites []suite) error {
 	var (
 		errs     []error
 		current  string

@@ -32,6 +32,8 @@ func buildImage(root, cache string, k kernel) (string, error) {
 		installBusybox(tree),
 		copyProgram("nft", tree),
 		copyProgram("ip", tree),
+		// nft prints protocols by name where it finds them here.
+		copyFile("/etc/protocols", filepath.Join(tree, "etc/protocols"), 0o644),
 		build(root, filepath.Join(tree, "bin/postern"), "build", "-trimpath", "./cmd/postern"),
 		os.CopyFS(filepath.Join(tree, "src/docs"), os.DirFS(filepath.Join(root, "docs"))),
 	); err != nil {

@@ -9,7 +9,9 @@ mkdir -p /run /root
 mount -t tmpfs run /run
 ip link set lo up
 echo "vm: booted $(uname -r)"
-export POSTERN_PROGRAM=/bin/postern
+# The kernel loads everything else by itself, but no xt target for a table of family inet.
+modprobe xt_NFQUEUE
+export PROGRAM_UNDER_TEST=/bin/postern
 while read -r dir tests; do
 	cd "/src/$dir" || break
 	echo "vm: begin $dir"
