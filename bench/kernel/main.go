@@ -24,6 +24,7 @@ var parts = []struct {
 	{"connect", connections},
 	{"flood", floods},
 	{"throughput", throughput},
+	{"flow-cache", remembering},
 }
 
 // children are what this program does as a child process, by its first argument.
@@ -47,7 +48,7 @@ func main() {
 			return
 		}
 	}
-	only := flag.String("only", "", "run the parts whose name matches (connect, flood, throughput)")
+	only := flag.String("only", "", "run the parts whose name matches (connect, flood, throughput, flow-cache)")
 	rounds := flag.Int("rounds", 9, "rounds of each measurement")
 	write := flag.String("write", "", "the file whose table is to be replaced")
 	flag.Parse()
