@@ -13,7 +13,7 @@ demo: deps build ## show postern at work on real packets, in network namespaces
 	$(GO) run ./test/demo -program bin/postern
 
 .PHONY: test
-test: deps style unit fuzz ## everything that CI runs
+test: deps style unit fuzz test-vm ## everything that CI runs
 
 .PHONY: build
 build: ## bin/postern
