@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/internal/notify"
 	"github.com/postern-project/postern/k8ssync"
 	"github.com/postern-project/postern/k8ssync/kube"
 	"github.com/postern-project/postern/k8ssync/saved"
@@ -56,6 +58,12 @@ type daemon struct {
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
 	inForce atomic.Pointer[control.State]
+	// supervisor is systemd, or a keeper; stored is what it kept of the process
+	// before. first is closed when a first state is in force.
+	supervisor *notify.Supervisor
+	stored     map[string]int
+	first      chan struct{}
+	began      sync.Once
 	// cluster is the source if that is a cluster. progress is what status tells.
 	cluster  *kube.Source
 	progress progress
@@ -73,7 +81,10 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{log: log, cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore()}
+	d := &daemon{log: log, cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore(), first: make(chan struct{})}
+	if d.supervisor, d.stored, err = notify.FromEnvironment(); err != nil {
+		return err
+	}
 	if d.gate, err = newGatekeeper(cfg.assertions, log); err != nil {
 		return err
 	}
@@ -94,10 +105,10 @@ func (d *daemon) open() error {
 	queues := nft.Queues{First: d.cfg.queueFirst, Count: d.cfg.queues}
 	for i := range queues.Count {
 		ring := flowlog.NewRing(ringSize)
-		q, err := nfq.Open(nfq.Config{
+		q, err := d.openQueue(nfq.Config{
 			Queue: queues.First + i, MaxLen: d.cfg.queueLen, CopyRange: d.cfg.queueBytes,
 			MarkMask: marks.Mask(), AcceptMark: marks.Accept(), ReplyMark: marks.Reply(), Ring: ring,
-		}, d.engine)
+		})
 		if err != nil {
 			return err
 		}
@@ -107,6 +118,7 @@ func (d *daemon) open() error {
 				Msg("the kernel grants a receive buffer too small for the queue's length, and drops what does not fit: raise net.core.rmem_max or lower --queue-length")
 		}
 	}
+	d.dropStored()
 	if d.nft, err = nft.Dial(); err != nil {
 		return err
 	}
@@ -152,8 +164,9 @@ func (d *daemon) chooseQueue() (nft.QueueVia, error) {
 func (d *daemon) serve(parent context.Context) error {
 	tasks, ctx := errgroup.WithContext(parent)
 	for _, q := range d.queues {
-		tasks.Go(func() error { return q.Run(ctx) })
+		tasks.Go(func() error { d.awaitFirst(ctx); return q.Run(ctx) })
 	}
+	tasks.Go(func() error { d.feedWatchdog(ctx); return nil })
 	tasks.Go(func() error { return d.flows.Run(ctx) })
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
@@ -165,6 +178,7 @@ func (d *daemon) serve(parent context.Context) error {
 		tasks.Go(func() error { keeper.Run(ctx, d.fresh); return nil })
 	}
 	err := tasks.Wait()
+	d.notify(d.supervisor.Stopping())
 	d.logEnd(err)
 	if err == nil && d.cfg.cleanup {
 		if err := d.table.Remove(); err != nil {
@@ -227,6 +241,7 @@ func (d *daemon) enforce(s *policy.Snapshot, saved time.Time) error {
 	took := time.Since(start)
 	d.flows.SetPending(d.pending(s)) // before the log says that all is in force
 	d.logInForce(rs, took)
+	d.began.Do(d.begin)
 	d.warnOfHosts(len(s.HostEndpoints))
 	return nil
 }

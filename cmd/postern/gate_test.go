@@ -18,6 +18,7 @@ import (
 	"github.com/postern-project/postern/filter/dataplane"
 	"github.com/postern-project/postern/filter/flowlog"
 	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/internal/notify"
 	"github.com/postern-project/postern/k8ssync"
 	"github.com/postern-project/postern/k8ssync/file"
 )
@@ -102,7 +103,7 @@ func TestRefusalDoesNotEndRetry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{log: zerolog.Nop(), engine: &filter.Engine{}, store: k8ssync.NewStore(), source: readSource{}, gate: gate, flows: flowlog.NewWriter(zerolog.Nop(), flowlog.Config{})}
+	d := &daemon{log: zerolog.Nop(), engine: &filter.Engine{}, store: k8ssync.NewStore(), source: readSource{}, gate: gate, first: make(chan struct{}), supervisor: &notify.Supervisor{}, flows: flowlog.NewWriter(zerolog.Nop(), flowlog.Config{})}
 	d.store.Replace(objects)
 	var changes [][]netip.Addr
 	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/postern-project/postern/internal/keeper"
 )
 
 const (
@@ -44,6 +46,10 @@ func usageError(format string, args ...any) error {
 }
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == keeper.ExecArgument {
+		fmt.Fprintln(os.Stderr, "postern:", keeper.Exec(os.Args[2:]))
+		os.Exit(exitInternal)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -86,6 +92,7 @@ the answer for the rest of the flow.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{exitUsage, err} })
 	root.AddCommand(
 		newRunCommand(),
+		newKeepCommand(),
 		newStatusCommand(),
 		newExplainCommand(),
 		newLintCommand(),

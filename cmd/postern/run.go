@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -37,6 +38,7 @@ type runConfig struct {
 	invalid              string
 	logFormat, logLevel  string
 	cleanup              bool
+	startWait            time.Duration
 }
 
 func newRunCommand() *cobra.Command {
@@ -110,6 +112,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.StringVar(&c.invalid, "conntrack-invalid", "drop", "what becomes of packets of protected pods that fit no flow: drop, or judge them like new flows")
 	f.StringVar(&c.logFormat, "log-format", "auto", "json, console, or auto: console on a terminal")
 	f.StringVar(&c.logLevel, "log-level", "info", "trace, debug, info, warn or error")
+	f.DurationVar(&c.startWait, "start-wait", 5*time.Second, "how long packets wait after a start for the first policy; then they are dropped until there is one")
 	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
 }
 
@@ -128,6 +131,8 @@ func (c *runConfig) check() error {
 		return usageError("--queue-length 0: want 1 or more")
 	case c.queueBytes < 64 || c.queueBytes > 65531:
 		return usageError("--queue-copy %d: want 64 to 65531", c.queueBytes)
+	case c.startWait < 0:
+		return usageError("--start-wait %v: want 0 or more", c.startWait)
 	case c.flowLogRate < 0:
 		return usageError("--flow-log-rate %d: want 0 or more", c.flowLogRate)
 	case c.logRuleRate < 0:

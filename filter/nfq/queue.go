@@ -72,17 +72,33 @@ type Queue struct {
 // sentence each for the cases an operator meets: ErrPermission, ErrUnsupported,
 // ErrTaken.
 func Open(cfg Config, engine *filter.Engine) (*Queue, error) {
-	if cfg.MaxLen == 0 || cfg.CopyRange == 0 {
-		return nil, fmt.Errorf("queue %d: length %d and copy range %d must not be 0", cfg.Queue, cfg.MaxLen, cfg.CopyRange)
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	fd, err := open(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("queue %d: %w", cfg.Queue, err)
 	}
-	granted, err := bufferGranted(fd, cfg)
+	q, err := newQueue(cfg, engine, fd)
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("queue %d: %w", cfg.Queue, err)
+	}
+	return q, nil
+}
+
+func (c Config) check() error {
+	if c.MaxLen == 0 || c.CopyRange == 0 {
+		return fmt.Errorf("queue %d: length %d and copy range %d must not be 0", c.Queue, c.MaxLen, c.CopyRange)
+	}
+	return nil
+}
+
+// newQueue makes the Queue of a socket that is set up.
+func newQueue(cfg Config, engine *filter.Engine, fd int) (*Queue, error) {
+	granted, err := bufferGranted(fd, cfg)
+	if err != nil {
+		return nil, err
 	}
 	return &Queue{
 		cfg: cfg, engine: engine, fd: fd, granted: granted,
@@ -91,8 +107,12 @@ func Open(cfg Config, engine *filter.Engine) (*Queue, error) {
 	}, nil
 }
 
-// Close gives the queue number back. The kernel drops the packets that wait. Run
-// must have returned.
+// FD is the socket's descriptor, to hand a copy of it to whoever keeps the queue
+// while this process is gone. It belongs to the Queue.
+func (q *Queue) FD() int { return q.fd }
+
+// Close closes the socket. With its last descriptor the queue goes, and the kernel
+// drops the packets that wait. Run must have returned.
 func (q *Queue) Close() error { return unix.Close(q.fd) }
 
 // Stats gives the counters, which may be read while Run is at work.
@@ -112,6 +132,8 @@ func (q *Queue) Run(ctx context.Context) error {
 	defer runtime.UnlockOSThread()
 	for ctx.Err() == nil {
 		n, errno := q.in.receive(q.fd)
+		now := time.Now().UnixNano()
+		q.stats.Alive.Store(now)
 		switch errno {
 		case 0:
 		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS: // a timeout, a signal, or lost messages
@@ -119,7 +141,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		default:
 			return fmt.Errorf("queue %d: receive: %w", q.cfg.Queue, errno)
 		}
-		if err := q.answer(n, time.Now().UnixNano()); err != nil {
+		if err := q.answer(n, now); err != nil {
 			return fmt.Errorf("queue %d: send verdicts: %w", q.cfg.Queue, err)
 		}
 	}

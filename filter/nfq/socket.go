@@ -67,22 +67,34 @@ func detach(c *netlink.Conn) (fd int, err error) {
 	if err = errors.Join(cerr, err); err != nil {
 		return -1, fmt.Errorf("duplicate socket: %w", err)
 	}
-	// Receive waits in the kernel, for at most wakeUp: one system call a batch.
-	tv := unix.NsecToTimeval(int64(wakeUp))
-	if err := errors.Join(unix.SetNonblock(fd, false), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)); err != nil {
+	if err := wait(fd); err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("set socket to wait: %w", err)
+		return -1, err
 	}
 	return fd, nil
 }
 
-func configure(c *netlink.Conn, cfg Config) error {
-	be32 := func(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
-	for _, step := range []struct {
-		name  string
-		attrs []netlink.Attribute
-	}{
-		{"bind", []netlink.Attribute{{Type: cfgCommand, Data: []byte{commandBind, 0, 0, 0}}}},
+// wait makes receive wait in the kernel, for at most wakeUp: one system call a
+// batch.
+func wait(fd int) error {
+	tv := unix.NsecToTimeval(int64(wakeUp))
+	if err := errors.Join(unix.SetNonblock(fd, false), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)); err != nil {
+		return fmt.Errorf("set socket to wait: %w", err)
+	}
+	return nil
+}
+
+// setting is one step of configuring a queue.
+type setting struct {
+	name  string
+	attrs []netlink.Attribute
+}
+
+func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+
+// settings are the steps after the bind, which can be repeated.
+func settings(cfg Config) []setting {
+	return []setting{
 		{"set copy range", []netlink.Attribute{{Type: cfgParams, Data: append(be32(cfg.CopyRange), nfqueue.NfQnlCopyPacket)}}},
 		{"set length", []netlink.Attribute{{Type: cfgMaxLen, Data: be32(cfg.MaxLen)}}},
 		// Without GSO the kernel cuts large packets up before it queues them, and
@@ -91,7 +103,12 @@ func configure(c *netlink.Conn, cfg Config) error {
 			{Type: cfgFlags, Data: be32(nfqueue.NfQaCfgFlagGSO)},
 			{Type: cfgMask, Data: be32(nfqueue.NfQaCfgFlagGSO | nfqueue.NfQaCfgFlagFailOpen)},
 		}},
-	} {
+	}
+}
+
+func configure(c *netlink.Conn, cfg Config) error {
+	bind := setting{"bind", []netlink.Attribute{{Type: cfgCommand, Data: []byte{commandBind, 0, 0, 0}}}}
+	for _, step := range append([]setting{bind}, settings(cfg)...) {
 		if err := request(c, cfg.Queue, step.attrs); err != nil {
 			return fmt.Errorf("%s: %w", step.name, explain(err, cfg.Queue))
 		}
@@ -131,16 +148,32 @@ func bufferGranted(fd int, cfg Config) (bool, error) {
 }
 
 func request(c *netlink.Conn, queue uint16, attrs []netlink.Attribute) error {
-	data, err := netlink.MarshalAttributes(attrs)
+	data, err := configBody(queue, attrs)
 	if err != nil {
 		return err
 	}
-	generic := []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(queue >> 8), byte(queue)}
 	_, err = c.Execute(netlink.Message{
 		Header: netlink.Header{Type: msgConfig, Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append(generic, data...),
+		Data:   data,
 	})
 	return err
+}
+
+func configBody(queue uint16, attrs []netlink.Attribute) ([]byte, error) {
+	data, err := netlink.MarshalAttributes(attrs)
+	return append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(queue >> 8), byte(queue)}, data...), err
+}
+
+// configMessage is a request that the kernel answers only if it refuses it.
+func configMessage(queue uint16, attrs []netlink.Attribute) ([]byte, error) {
+	data, err := configBody(queue, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return netlink.Message{
+		Header: netlink.Header{Length: uint32(headerLen + len(data)), Type: msgConfig, Flags: netlink.Request},
+		Data:   data,
+	}.MarshalBinary()
 }
 
 // explain turns the kernel's answer into the sentence an operator needs. The

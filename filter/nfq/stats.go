@@ -10,6 +10,9 @@ import (
 // Stats are a queue's counters since Open. The loop alone writes them; anybody may
 // read at any time.
 type Stats struct {
+	// Alive is when the loop last came round, in nanoseconds since 1970; 0 before
+	// Run. A loop that has nothing to do comes round five times a second.
+	Alive   atomic.Int64
 	Batches atomic.Uint64
 	// Decided counts packets that were decided, by verdict and reason.
 	Decided [filter.Accept + 1][filter.Reasons]atomic.Uint64

@@ -104,7 +104,14 @@ func (b *bench) launch(args ...string) {
 // launchWith starts the daemon with a source of any kind.
 func (b *bench) launchWith(args ...string) {
 	b.Helper()
+	b.launchUnder(nil, args...)
+}
+
+// launchUnder does, by way of another command of the program.
+func (b *bench) launchUnder(command []string, args ...string) {
+	b.Helper()
 	args = append([]string{"run", "--socket", b.socket, "--queue", fmt.Sprint(queue), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json"}, args...)
+	args = append(command, args...)
 	d, err := b.Node.StartDaemon(program, args...)
 	if err != nil {
 		b.Fatal(err)
