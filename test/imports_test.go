@@ -66,6 +66,7 @@ var doors = map[string][]string{
 	"github.com/projectcalico/api":            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file"},
 	"k8s.io/":                                 {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "k8ssync/kube", "test/apiserver"},
 	"k8s.io/client-go":                        {"k8ssync/kube", "test/apiserver"},
+	"google.golang.org/protobuf":              {"k8ssync/kube"},
 	"github.com/go-logr/logr":                 {"k8ssync/kube"},
 	"sigs.k8s.io/":                            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "test/vectors"},
 	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "internal/keeper", "cmd/postern"},

@@ -93,7 +93,7 @@ func (c *clients) of(gv schema.GroupVersion, raw bool) (rest.Interface, error) {
 	} else {
 		config.ContentType = runtime.ContentTypeProtobuf
 		config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-		config.NegotiatedSerializer = c.typed.WithoutConversion()
+		config.NegotiatedSerializer = trimming{c.typed.WithoutConversion()}
 	}
 	client, err := rest.RESTClientForConfigAndClient(config, c.http)
 	if err != nil {

@@ -28,9 +28,22 @@ import (
 )
 
 // The tests of this file are against a real API server.
-var server *apiserver.Server
+// It is started by the first of them: benchmarks and fuzzing need none.
+var (
+	server  *apiserver.Server
+	started sync.Once
+)
 
-func TestMain(m *testing.M) { os.Exit(apiserver.Main(m, &server)) }
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if server != nil {
+		if err := server.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
 
 // patience for what the API server or the source has to do. Nothing is asserted on
 // how long it takes.
@@ -148,6 +161,15 @@ var namespaces atomic.Int64
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	started.Do(func() {
+		var err error
+		if server, err = apiserver.Start(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if server == nil {
+		t.Fatal("there is no API server")
+	}
 	set, err := kubernetes.NewForConfig(server.Admin())
 	if err != nil {
 		t.Fatal(err)
