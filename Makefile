@@ -13,7 +13,7 @@ demo: deps build ## show postern at work on real packets, in network namespaces
 	$(GO) run ./test/demo -program bin/postern
 
 .PHONY: test
-test: deps style unit fuzz test-vm ## everything that CI runs
+test: deps style unit fuzz test-vm test-node ## everything that CI runs
 
 .PHONY: build
 build: ## bin/postern
@@ -26,8 +26,8 @@ deps: ## install the Debian packages that are missing
 .PHONY: style
 style: ## gofmt, go vet, staticcheck, of the benchmark module too
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) vet ./... && $(GO) vet -tags node ./test/node
+	$(GO) run $(STATICCHECK) ./... && $(GO) run $(STATICCHECK) -tags node ./test/node
 	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 
 .PHONY: apiserver
@@ -43,6 +43,12 @@ unit: apiserver ## all tests, with the race detector: units, vectors, and end to
 test-vm: ## tests on Debian's own kernel, in a virtual machine; four minutes without KVM
 	test/deps.sh vm
 	$(GO) run ./test/vm
+
+.PHONY: test-node
+test-node: ## tests on a real Kubernetes node with real pods; two minutes, and six more to build it once a machine
+	test/deps.sh node
+	$(GO) run ./test/kubernetes/build kube-apiserver kubelet kube-proxy kube-controller-manager kube-scheduler
+	$(GO) test -tags node -count 1 -timeout 15m ./test/node
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)

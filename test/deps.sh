@@ -3,7 +3,7 @@
 # nft program, to read the table back, a C compiler, for the race detector, etcd, for
 # the API server, and tshark, to read captures back. With the argument vm also what
 # test/vm needs: an emulator, and tools to unpack Debian's kernel and to pack the
-# guest's file system.
+# guest's file system. With the argument node also what a Kubernetes node is made of.
 set -eu
 need=
 command -v nft >/dev/null || need="$need nftables"
@@ -16,6 +16,13 @@ if [ "${1-}" = vm ]; then
 	command -v cpio >/dev/null || need="$need cpio"
 	command -v ip >/dev/null || need="$need iproute2"
 	[ -e /etc/protocols ] || need="$need netbase"
+fi
+if [ "${1-}" = node ]; then
+	command -v containerd >/dev/null || need="$need containerd"
+	command -v runc >/dev/null || need="$need runc"
+	[ -x /usr/lib/cni/ptp ] || need="$need containernetworking-plugins"
+	command -v ip >/dev/null || need="$need iproute2"
+	command -v conntrack >/dev/null || need="$need conntrack"
 fi
 [ -z "$need" ] && exit 0
 if ! command -v apt-get >/dev/null; then

@@ -36,3 +36,10 @@ func (s *Server) Kubeconfig(user string, groups ...string) (path string, err err
 	}
 	return f.Name(), nil
 }
+
+// Files gives the paths of the key that service account tokens are signed with and
+// of the certificate that the API server is known by: a controller manager needs
+// both.
+func (s *Server) Files() (key, certificate string) {
+	return s.path("sa.key"), s.path("certs", "apiserver.crt")
+}
