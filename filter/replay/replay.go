@@ -156,7 +156,7 @@ func (r *Replayer) IP(b []byte, length int, now int64) Note {
 	k, down := keyOf(&t, src, dst, query)
 	f := r.table.find(&k, now)
 	if f != nil && t.Proto == flow.TCP && f.state.reopens() && l4[13]&(syn|ack|rst) == syn {
-		r.table.remove(r.table.index[k])
+		r.table.remove(r.table.index.find(&k, r.table.flows))
 		f = nil
 	}
 	n := Note{Kind: Member}

@@ -17,7 +17,7 @@ const DefaultMaxFlows = 262_144
 // It holds at most a fixed number of flows; to take in one more it lets go of one
 // whose end is near. A Table is not safe for concurrent use.
 type Table struct {
-	index map[key]int32 // into flows
+	index index
 	flows []Flow
 	free  int32 // list of free entries, by next; none if < 0
 	lists [states]list
@@ -46,7 +46,7 @@ func NewTable(max int) *Table {
 	if max <= 0 {
 		max = DefaultMaxFlows
 	}
-	t := &Table{index: make(map[key]int32), max: max, free: none}
+	t := &Table{index: newIndex(), max: max, free: none}
 	for i := range t.lists {
 		t.lists[i] = list{none, none}
 	}
@@ -88,8 +88,8 @@ func (f *Flow) Baseline() Outcome { return f.baseOutcome }
 
 // find gives the flow of a key unless its time is over, and then it ends.
 func (t *Table) find(k *key, now int64) *Flow {
-	i, ok := t.index[*k]
-	if !ok {
+	i := t.index.find(k, t.flows)
+	if i == none {
 		return nil
 	}
 	f := &t.flows[i]
@@ -102,7 +102,7 @@ func (t *Table) find(k *key, now int64) *Flow {
 
 // add begins a flow.
 func (t *Table) add(k *key, down bool, s state, now int64) *Flow {
-	if len(t.index) >= t.max {
+	if t.index.n >= t.max {
 		t.evict()
 	}
 	i := t.free
@@ -113,7 +113,7 @@ func (t *Table) add(k *key, down bool, s state, now int64) *Flow {
 		t.free = t.flows[i].next
 	}
 	t.count++
-	t.index[*k] = i
+	t.index.add(k, i)
 	t.flows[i] = Flow{key: *k, down: down, state: s, Number: t.count, First: now, Last: now, placed: now}
 	t.append(i)
 	return &t.flows[i]
@@ -125,7 +125,7 @@ func (t *Table) touch(f *Flow, s state, now int64) {
 	if s == f.state && now-f.placed < refresh {
 		return
 	}
-	i := t.index[f.key]
+	i := t.index.find(&f.key, t.flows)
 	t.unlink(i)
 	f.state, f.placed = s, now
 	t.append(i)
@@ -171,9 +171,11 @@ func (t *Table) evict() {
 
 // end lets go of all flows, in the order in which they began.
 func (t *Table) end() {
-	order := make([]int32, 0, len(t.index))
-	for _, i := range t.index {
-		order = append(order, i)
+	order := make([]int32, 0, t.index.n)
+	for s := range t.lists {
+		for i := t.lists[s].first; i != none; i = t.flows[i].next {
+			order = append(order, i)
+		}
 	}
 	sortBy(order, func(i int32) uint64 { return t.flows[i].Number })
 	for _, i := range order {
@@ -187,7 +189,7 @@ func (t *Table) remove(i int32) {
 		t.Ended(f)
 	}
 	t.unlink(i)
-	delete(t.index, f.key)
+	t.index.remove(&f.key, i)
 	f.next, t.free = t.free, i
 }
 

@@ -1,0 +1,282 @@
+package speed
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Result is one run of one benchmark.
+type Result struct {
+	// Format is of this file; see ReadResult.
+	Format  int       `json:"format"`
+	Bench   string    `json:"bench"` // decide, kernel or connect
+	At      time.Time `json:"at"`
+	Version string    `json:"version"` // of postern
+	Machine Machine   `json:"machine"`
+	// Settings are what the numbers depend on, by name.
+	Settings map[string]string `json:"settings"`
+	// Unit is what Row.PerSecond counts, such as "packets".
+	Unit string `json:"unit"`
+	// Reference names the row that ratios are to; empty for none.
+	Reference string `json:"reference,omitempty"`
+	Rows      []Row  `json:"rows"`
+}
+
+const format = 1
+
+// Row is one thing measured. Zero values were not measured.
+type Row struct {
+	Name string `json:"name"`
+	// Rules, Pods and Workers place the row on a curve.
+	Rules     int     `json:"rules,omitempty"`
+	Pods      int     `json:"pods,omitempty"`
+	Workers   int     `json:"workers,omitempty"`
+	PerSecond float64 `json:"perSecond"`
+	// NS is processor time for one, in nanoseconds.
+	NS float64 `json:"ns,omitempty"`
+	// Quantiles of the latency of one, in nanoseconds.
+	P50  float64 `json:"p50,omitempty"`
+	P99  float64 `json:"p99,omitempty"`
+	P999 float64 `json:"p999,omitempty"`
+	// Allocs are allocations for one; nil if not counted.
+	Allocs *float64 `json:"allocs,omitempty"`
+	// Count is how many were measured, Lost how many of them did not come out.
+	Count uint64 `json:"count,omitempty"`
+	Lost  uint64 `json:"lost,omitempty"`
+	// Latency is the distribution that the quantiles are of.
+	Latency []Bucket `json:"latency,omitempty"`
+}
+
+// key tells which row of another result is the same thing.
+func (r *Row) key() string { return fmt.Sprintf("%s|%d|%d|%d", r.Name, r.Rules, r.Pods, r.Workers) }
+
+// label names a row with its place.
+func (r *Row) label() string {
+	var more []string
+	if r.Rules > 0 {
+		more = append(more, fmt.Sprintf("%d rules", r.Rules))
+	}
+	if r.Pods > 0 {
+		more = append(more, fmt.Sprintf("%d pods", r.Pods))
+	}
+	if r.Workers > 1 {
+		more = append(more, fmt.Sprintf("%d workers", r.Workers))
+	}
+	if len(more) == 0 {
+		return r.Name
+	}
+	return r.Name + ", " + strings.Join(more, ", ")
+}
+
+// Machine says where it was measured.
+type Machine struct {
+	Processor string `json:"processor"`
+	Cores     int    `json:"cores"`
+	MemoryMB  uint64 `json:"memoryMB"`
+	Kernel    string `json:"kernel"`
+	Go        string `json:"go"`
+	Arch      string `json:"arch"`
+	// Load is the load average over a minute when it began: near or above Cores,
+	// the machine was busy with something else.
+	Load float64 `json:"load"`
+}
+
+// ThisMachine describes the machine; what cannot be read is left out.
+func ThisMachine() Machine {
+	m := Machine{Cores: runtime.NumCPU(), Go: runtime.Version(), Arch: runtime.GOARCH}
+	m.Processor = field("/proc/cpuinfo", "model name")
+	fmt.Sscan(field("/proc/meminfo", "MemTotal"), &m.MemoryMB)
+	m.MemoryMB >>= 10
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		m.Kernel = strings.TrimSpace(string(b))
+	}
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		fmt.Sscan(string(b), &m.Load)
+	}
+	return m
+}
+
+func field(path, name string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if key, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// Busy tells whether something else took a good part of the machine.
+func (m Machine) Busy() bool { return m.Load > float64(m.Cores)/2 }
+
+func (m Machine) String() string {
+	return fmt.Sprintf("%s, %d cores, %d MB, Linux %s, %s %s, load %.1f", m.Processor, m.Cores, m.MemoryMB, m.Kernel, m.Go, m.Arch, m.Load)
+}
+
+// NewResult begins a result of now and here.
+func NewResult(bench, version, unit string) *Result {
+	return &Result{
+		Format: format, Bench: bench, At: time.Now().UTC().Truncate(time.Second), Version: version, Machine: ThisMachine(),
+		Settings: map[string]string{}, Unit: unit,
+	}
+}
+
+// Write writes the result as JSON.
+func (r *Result) Write(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", " ")
+	return enc.Encode(r)
+}
+
+// ReadResult reads what Write wrote.
+func ReadResult(rd io.Reader) (*Result, error) {
+	r := new(Result)
+	d := json.NewDecoder(io.LimitReader(rd, 64<<20))
+	if err := d.Decode(r); err != nil {
+		return nil, fmt.Errorf("read result: %w", err)
+	}
+	if r.Format != format || r.Bench == "" {
+		return nil, fmt.Errorf("read result: not a result of postern bench, or of another version (format %d, want %d)", r.Format, format)
+	}
+	return r, nil
+}
+
+// find gives the row of the same key; nil if there is none.
+func (r *Result) find(key string) *Row {
+	for i := range r.Rows {
+		if r.Rows[i].key() == key {
+			return &r.Rows[i]
+		}
+	}
+	return nil
+}
+
+// reference gives the row that the ratio of row is to: the one of the reference's name
+// in the same place.
+func (r *Result) reference(row *Row) *Row {
+	same := *row
+	same.Name = r.Reference
+	return r.find(same.key())
+}
+
+// Table prints the rows; with another result, also how many times as fast as there each
+// is. It returns the lowest of these ratios, 0 if nothing could be compared.
+func (r *Result) Table(w io.Writer, against *Result) (lowest float64, err error) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	head := []string{"", r.Unit + "/s"}
+	has := func(f func(*Row) bool) bool {
+		for i := range r.Rows {
+			if f(&r.Rows[i]) {
+				return true
+			}
+		}
+		return false
+	}
+	type column struct {
+		head string
+		text func(*Row) string
+	}
+	columns := []column{{"ns each", func(row *Row) string { return short(row.NS) }}}
+	if r.Reference != "" {
+		columns = append(columns, column{"ratio", func(row *Row) string {
+			if ref := r.reference(row); ref != nil && ref.PerSecond > 0 {
+				return fmt.Sprintf("%.2f", row.PerSecond/ref.PerSecond)
+			}
+			return ""
+		}})
+	}
+	for _, q := range []column{
+		{"p50", func(row *Row) string { return duration(row.P50) }},
+		{"p99", func(row *Row) string { return duration(row.P99) }},
+		{"p99.9", func(row *Row) string { return duration(row.P999) }},
+	} {
+		if has(func(row *Row) bool { return row.P50 > 0 }) {
+			columns = append(columns, q)
+		}
+	}
+	if has(func(row *Row) bool { return row.Allocs != nil }) {
+		columns = append(columns, column{"allocs", func(row *Row) string {
+			if row.Allocs == nil {
+				return ""
+			}
+			return fmt.Sprintf("%.3g", *row.Allocs)
+		}})
+	}
+	if has(func(row *Row) bool { return row.Lost > 0 }) {
+		columns = append(columns, column{"lost", func(row *Row) string { return fmt.Sprintf("%d of %d", row.Lost, row.Count) }})
+	}
+	if against != nil {
+		columns = append(columns, column{"x earlier", func(row *Row) string {
+			old := against.find(row.key())
+			if old == nil || old.PerSecond == 0 {
+				return "new"
+			}
+			ratio := row.PerSecond / old.PerSecond
+			if row.NS > 0 && old.NS > 0 { // processor time tells more where both have it
+				ratio = old.NS / row.NS
+			}
+			if lowest == 0 || ratio < lowest {
+				lowest = ratio
+			}
+			return fmt.Sprintf("%.2f", ratio)
+		}})
+	}
+	if !has(func(row *Row) bool { return row.NS > 0 }) {
+		columns = columns[1:]
+	}
+	for _, c := range columns {
+		head = append(head, c.head)
+	}
+	fmt.Fprintln(t, strings.Join(head, "\t")+"\t")
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		cells := []string{row.label(), short(row.PerSecond)}
+		for _, c := range columns {
+			cells = append(cells, c.text(row))
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t")+"\t")
+	}
+	return lowest, t.Flush()
+}
+
+// short prints three significant digits with a suffix.
+func short(v float64) string {
+	switch {
+	case v == 0:
+		return ""
+	case v >= 1e9:
+		return fmt.Sprintf("%.3gG", v/1e9)
+	case v >= 1e6:
+		return fmt.Sprintf("%.3gM", v/1e6)
+	case v >= 1e4:
+		return fmt.Sprintf("%.3gk", v/1e3)
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+func duration(ns float64) string {
+	switch {
+	case ns == 0:
+		return ""
+	case ns >= 1e9:
+		return fmt.Sprintf("%.3g s", ns/1e9)
+	case ns >= 1e6:
+		return fmt.Sprintf("%.3g ms", ns/1e6)
+	case ns >= 1e3:
+		return fmt.Sprintf("%.3g µs", ns/1e3)
+	}
+	return fmt.Sprintf("%.0f ns", ns)
+}
