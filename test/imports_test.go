@@ -83,7 +83,7 @@ var doors = map[string][]string{
 	"net/http":                                {"filter/control", "k8ssync/kube"},
 	"log":                                     {},
 	"log/slog":                                {},
-	"github.com/postern-project/postern/test": {"test"},
+	"github.com/postern-project/postern/test": {"test", "cmd/postern"},
 }
 
 type listed struct {

@@ -108,7 +108,6 @@ func (l *Load) measure(row *Row, w work, workers int) {
 		cpu     time.Duration
 		took    time.Duration
 		latency Histogram
-		allocs  float64
 	}
 	out := make([]outcome, workers)
 	var ready, done sync.WaitGroup
