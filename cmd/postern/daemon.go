@@ -19,6 +19,7 @@ import (
 	"github.com/postern-project/postern/filter/dataplane"
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/flowlog"
+	"github.com/postern-project/postern/filter/hostlink"
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/policy"
@@ -67,6 +68,9 @@ type daemon struct {
 	// cluster is the source if that is a cluster. progress is what status tells.
 	cluster  *kube.Source
 	progress progress
+	// links finds the links of pods, for the check of source addresses.
+	links       *hostlink.Watcher
+	sourcesConn *nft.Conn
 }
 
 // run enforces until ctx ends.
@@ -131,7 +135,10 @@ func (d *daemon) open() error {
 	}); err != nil {
 		return err
 	}
-	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error { return d.table.Protect(nft.Protected(a)) }, compile.Options{Node: d.cfg.node, Changes: d.store.Changes})
+	if err := d.openSources(); err != nil {
+		return err
+	}
+	d.applier = dataplane.New(d.engine, d.protect, compile.Options{Node: d.cfg.node, Changes: d.store.Changes})
 	if err := d.openSource(); err != nil {
 		return err
 	}
@@ -144,6 +151,15 @@ func (d *daemon) open() error {
 	}
 	d.socket, err = control.Listen(d.cfg.socket)
 	return err
+}
+
+// protect makes the kernel protect addresses.
+func (d *daemon) protect(a dataplane.Addresses) error {
+	if err := d.table.Protect(nft.Protected(a)); err != nil {
+		return err
+	}
+	d.links.Pods(a.Pods)
+	return nil
 }
 
 func (d *daemon) chooseQueue() (nft.QueueVia, error) {
@@ -170,6 +186,7 @@ func (d *daemon) serve(parent context.Context) error {
 	tasks.Go(func() error { return d.flows.Run(ctx) })
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
+	tasks.Go(func() error { return d.checkSources(ctx) })
 	if d.socket != nil {
 		tasks.Go(func() error { return control.Serve(ctx, d.socket, d.current, d.status) })
 	}
@@ -322,7 +339,9 @@ func (d *daemon) close() {
 			d.log.Error().Err(err).Uint16("queue", q.Number()).Msg("close queue")
 		}
 	}
-	if d.nft != nil {
-		d.nft.CloseLasting()
+	for _, c := range []*nft.Conn{d.nft, d.sourcesConn} {
+		if c != nil {
+			c.CloseLasting()
+		}
 	}
 }

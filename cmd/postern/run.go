@@ -39,6 +39,7 @@ type runConfig struct {
 	logFormat, logLevel  string
 	cleanup              bool
 	startWait            time.Duration
+	sources              sourcesConfig
 }
 
 func newRunCommand() *cobra.Command {
@@ -110,6 +111,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.IntVar(&c.logRuleRate, "log-rule-rate", flowlog.DefaultLogRulePerSecond, "lines a second at most for each rule with action Log; 0 for no limit")
 	f.StringVar(&c.logPrefix, "log-prefix", flowlog.DefaultLogPrefix, "prefix field of those lines: %t tier, %k kind, %n name, %p namespace/name of the policy")
 	f.StringVar(&c.invalid, "conntrack-invalid", "drop", "what becomes of packets of protected pods that fit no flow: drop, or judge them like new flows")
+	c.sources.flags(f)
 	f.StringVar(&c.logFormat, "log-format", "auto", "json, console, or auto: console on a terminal")
 	f.StringVar(&c.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.DurationVar(&c.startWait, "start-wait", 5*time.Second, "how long packets wait after a start for the first policy; then they are dropped until there is one")
@@ -152,7 +154,7 @@ func (c *runConfig) check() error {
 	if _, err := nft.NewMarks(c.markMask); err != nil {
 		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
 	}
-	return nil
+	return c.sources.check()
 }
 
 var flowLogChoices = map[string]flowlog.Which{"all": flowlog.All, "denied": flowlog.Denied, "none": flowlog.None}

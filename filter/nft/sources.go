@@ -1,0 +1,152 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// CounterSpoofed: with a source address that does not belong where the packet came
+// from. Only there once Sources has been applied.
+const CounterSpoofed Counter = "spoofed"
+
+// SourceCheck is what becomes of packets with a source address that is not that of
+// who sent them.
+type SourceCheck uint8
+
+const (
+	SourcesDropped SourceCheck = iota
+	SourcesCounted             // and pass
+	SourcesIgnored
+)
+
+// Sources binds source addresses to links: a packet from a pod's own link, and a
+// packet with a pod's address from anywhere, passes only if the kernel would send an
+// answer back the way it came. The route table is the binding, so it is never out of
+// date, and a pod is bound by the route that its network plugin makes before it
+// starts. What is learned is only which links are pods' own.
+//
+// It has chains of its own in postern's table, which Table leaves alone. It is not
+// safe for concurrent use.
+type Sources struct {
+	conn   *Conn
+	check  SourceCheck
+	exempt []netip.Prefix
+}
+
+// The chains: the first sees every packet that arrives, before conntrack does.
+const (
+	chainArrived = "source_arrived"
+	chainSources = "sources"
+)
+
+// NewSources returns a handle; the kernel is not touched. Addresses under an exempt
+// prefix are not checked: those that pods share, for instance.
+func NewSources(c *Conn, check SourceCheck, exempt []netip.Prefix) *Sources {
+	return &Sources{conn: c, check: check, exempt: exempt}
+}
+
+// Apply makes the kernel check, with these indexes of pods' own links, in one
+// transaction. The table must be there: Table.Protect makes it.
+func (s *Sources) Apply(links []int) error {
+	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: TableName}
+	set := &nftables.Set{Table: t, Name: "links", KeyType: nftables.TypeIFIndex, Comment: "links that lead to pods of this host"}
+	policy := nftables.ChainPolicyAccept
+	arrived := &nftables.Chain{
+		Table: t, Name: chainArrived, Type: nftables.ChainTypeFilter, Policy: &policy,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+	}
+	sources := &nftables.Chain{Table: t, Name: chainSources}
+	s.conn.AddObj(&nftables.NamedObj{Table: t, Name: string(CounterSpoofed), Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
+	if err := s.conn.AddSet(set, nil); err != nil {
+		return fmt.Errorf("set %s: %w", set.Name, err)
+	}
+	s.conn.FlushSet(set)
+	var els []nftables.SetElement
+	for _, l := range links {
+		els = append(els, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(l))})
+	}
+	for c := range slices.Chunk(els, chunk) {
+		if err := s.conn.SetAddElements(set, c); err != nil {
+			return fmt.Errorf("set %s: %w", set.Name, err)
+		}
+	}
+	s.conn.AddChain(sources)
+	s.conn.AddChain(arrived)
+	s.conn.FlushChain(arrived)
+	s.conn.FlushChain(sources)
+	add := func(ch *nftables.Chain, rules []rule) {
+		for _, r := range rules {
+			s.conn.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: r.exprs, UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
+		}
+	}
+	if s.check != SourcesIgnored {
+		add(sources, s.rules())
+		pods4 := &nftables.Set{Table: t, Name: "pods4", KeyType: nftables.TypeIPAddr}
+		pods6 := &nftables.Set{Table: t, Name: "pods6", KeyType: nftables.TypeIP6Addr}
+		add(arrived, []rule{
+			{"from a pod's link", join(linkIn(set), goTo(chainSources))},
+			{"with a pod's address, from anywhere", join(addrIn(pods4, true), goTo(chainSources))},
+			{"with a pod's address, from anywhere", join(addrIn(pods6, true), goTo(chainSources))},
+		})
+	}
+	if err := s.conn.Flush(); err != nil {
+		return fmt.Errorf("table %s: check of source addresses: %w", TableName, err)
+	}
+	return nil
+}
+
+func (s *Sources) rules() []rule {
+	rules := []rule{
+		// These are never routed, and a pod needs them to get an address and to find its gateway.
+		{"no address yet", join(sourceIn(netip.MustParsePrefix("0.0.0.0/32")), accept())},
+		{"no address yet", join(sourceIn(netip.MustParsePrefix("::/128")), accept())},
+		{"of the link", join(sourceIn(netip.MustParsePrefix("fe80::/10")), accept())},
+	}
+	for _, p := range s.exempt {
+		rules = append(rules, rule{"exempt", join(sourceIn(p.Masked()), accept())})
+	}
+	rules = append(rules, rule{"an answer would go back this way", join(answerGoesBack(), accept())})
+	if s.check == SourcesCounted {
+		return append(rules, rule{"not the sender's address", count(CounterSpoofed)})
+	}
+	return append(rules, rule{"not the sender's address", join(count(CounterSpoofed), drop())})
+}
+
+// iif @SET
+func linkIn(s *nftables.Set) exprs {
+	return exprs{&expr.Meta{Key: expr.MetaKeyIIF, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID}}
+}
+
+// ip saddr PREFIX, ip6 saddr PREFIX
+func sourceIn(p netip.Prefix) exprs {
+	nfproto, offset := byte(unix.NFPROTO_IPV4), uint32(12)
+	if p.Addr().Is6() {
+		nfproto, offset = unix.NFPROTO_IPV6, 8
+	}
+	addr := p.Addr().AsSlice()
+	mask := make([]byte, len(addr))
+	for i := range p.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	load := exprs{&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(addr))}}
+	if p.Bits() < p.Addr().BitLen() {
+		load = append(load, and(mask))
+	}
+	return join(family(nfproto), load, exprs{compare(expr.CmpOpEq, addr...)})
+}
+
+// fib saddr . iif oif exists: the best route to the source goes out where the packet
+// came in. The host's own addresses have none.
+func answerGoesBack() exprs {
+	return exprs{
+		&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
+		compare(expr.CmpOpEq, 1),
+	}
+}
