@@ -3,7 +3,7 @@
 // Table answers, for one packet, which value the longest matching prefix of an
 // address has. Single addresses (/32, /128), of which a cluster has a hundred
 // thousand, live in a hash table and cost one cache line however they are
-// spread; shorter prefixes live in a trie of a 16-bit root and 8-bit strides
+// spread, and those of IPv4 that lie dense in an array for their /16; shorter prefixes live in a trie of a 16-bit root and 8-bit strides
 // below it. One bit in each root word says whether the /16 (IPv4) or the first
 // 16 bits (IPv6) hold any single address, so that all others skip the hash.
 //
@@ -21,12 +21,12 @@
 //     pointer is stored, and the garbage collector frees the old image when the
 //     last reader has left it.
 //   - A reader that misses in the hash after it read the root has read two words
-//     at two moments. It looks at a count of finished prefix changes again and
-//     starts over if one came between; the answer was therefore right at some
-//     moment during the call.
+//     at two moments. It looks at a count of finished prefix changes, and of moves
+//     from the hash to an array, again and starts over if one came between; the
+//     answer was therefore right at some moment during the call.
 //
 // A View is the table as it was at one moment. After one was taken, a change
-// copies what it would alter in place: the root, or the chunk of the hash. So a
+// copies what it would alter in place: the root, or the page of the hash or array. So a
 // View never changes and a reader of one meets none of the above.
 //
 // Names is an index of strings by prefix for the control plane, and Covers walks

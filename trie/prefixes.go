@@ -234,9 +234,9 @@ func (x *prefixes) compact(live int) {
 
 func (x *prefixes) release(w uint32) { x.garbage += x.work.size(w) }
 
-// countHost notes a new single address with those first 16 bits. Its hash entry
-// must be in place.
-func (x *prefixes) countHost(first uint16) {
+// countHost notes a new single address with those first 16 bits, which must be in
+// place, and gives how many there are.
+func (x *prefixes) countHost(first uint16) uint32 {
 	x.ensureImage()
 	page := &x.hostsIn[first>>8]
 	if *page == nil {
@@ -248,10 +248,11 @@ func (x *prefixes) countHost(first uint16) {
 		w := &x.work.root[first]
 		atomic.StoreUint32(w, *w|hostsHere)
 	}
+	return (*page)[first&255]
 }
 
-// uncountHost is the reverse, when the entry is gone.
-func (x *prefixes) uncountHost(first uint16) {
+// uncountHost is the reverse, when the address is gone.
+func (x *prefixes) uncountHost(first uint16) uint32 {
 	count := &x.hostsIn[first>>8][first&255]
 	x.hosts--
 	if *count--; *count == 0 {
@@ -259,7 +260,9 @@ func (x *prefixes) uncountHost(first uint16) {
 		w := &x.work.root[first]
 		atomic.StoreUint32(w, *w&^hostsHere)
 	}
+	left := *count
 	x.dropImageIfEmpty()
+	return left
 }
 
 func (x *prefixes) ensureImage() {

@@ -222,7 +222,7 @@ func checkEmpty(t testing.TB, table *Table) {
 		t.Errorf("%d prefixes left", table.Len())
 	}
 	if table.v4.image.Load() != nil || table.v6.image.Load() != nil || table.v4.top != nil || table.v6.top != nil ||
-		table.hosts4.table.Load() != nil || table.hosts6.table.Load() != nil {
+		table.crowds.table.Load() != nil || table.hosts4.table.Load() != nil || table.hosts6.table.Load() != nil {
 		t.Error("an empty table keeps its memory")
 	}
 }
@@ -245,11 +245,10 @@ func TestMemoryFollowsContents(t *testing.T) {
 		table.Delete(p)
 	}
 	checkInside(t, &table)
-	if got := table.hosts4.table.Load().size; got > 8*25 {
-		t.Errorf("25 IPv4 addresses keep %d slots", got)
-	}
-	if got := table.hosts6.table.Load().size; got > 8*25 {
-		t.Errorf("25 IPv6 addresses keep %d buckets", got)
+	for _, h := range []*hosts{&table.hosts4, &table.hosts6} {
+		if got := h.table.Load().lines; got > 25 {
+			t.Errorf("25 addresses keep %d lines", got)
+		}
 	}
 	for _, x := range []*prefixes{&table.v4, &table.v6} {
 		if got := len(x.work.blocks); got > 6*slack {
@@ -291,83 +290,106 @@ func TestChurnKeepsSize(t *testing.T) {
 		}
 	}
 	checkInside(t, &table)
-	if slots, buckets := table.hosts4.table.Load().size, table.hosts6.table.Load().size; slots > 4*window || buckets > 4*window/places {
-		t.Errorf("%d addresses take %d slots and %d buckets", window, slots, buckets)
+	for _, h := range []*hosts{&table.hosts4, &table.hosts6} {
+		if got := h.table.Load().lines; got > 4*window/lineSlots {
+			t.Errorf("%d addresses take %d lines", window, got)
+		}
 	}
 	if table.Len() != 3*window {
 		t.Errorf("Len = %d, want %d", table.Len(), 3*window)
 	}
 }
 
-func TestCollisions4(t *testing.T) {
+// TestCollisions fills the last line of every table there is, and those that it
+// wraps around to, under a seed that is known: the table must move to another.
+func TestCollisions(t *testing.T) {
 	t.Parallel()
-	var table Table
-	bad := table4{seed1: 0x243f6a8885a308d3, seed2: 0x13198a2e03707345}
-	used := 0
-	table.hosts4.seed = func() (uint64, uint64) {
-		if used++; used <= 6 {
-			return bad.seed1, bad.seed2
+	const net = 0x20010db8 << 32
+	for _, six := range []bool{false, true} {
+		var table Table
+		h, bits := &table.hosts4, 32
+		of := func(a uint32) (key, netip.Addr) { return key{0, uint64(a)}, addr4(a) }
+		if six {
+			h, bits = &table.hosts6, 128
+			of = func(a uint32) (key, netip.Addr) { return key{net, uint64(a)}, addr6(net, uint64(a)) }
 		}
-		return rand.Uint64(), rand.Uint64() | 1
-	}
-	// All in the last slot of any table of up to 4096 slots: under the bad seed
-	// they also wrap around.
-	var addrs []uint32
-	for a := uint32(0); len(addrs) < 3*maxProbe4; a++ {
-		if bad.hash(a)>>20 == 4095 {
-			addrs = append(addrs, a)
+		const seed1, seed2 = 0x243f6a8885a308d3, 0x13198a2e03707345
+		used := 0
+		h.seed = func() (uint64, uint64) {
+			if used++; used <= 6 {
+				return seed1, seed2
+			}
+			return rand.Uint64(), rand.Uint64() | 1
 		}
-	}
-	for i, a := range addrs {
-		mustInsert(t, &table, netip.PrefixFrom(addr4(a), 32), uint32(i)+1)
-	}
-	for i, a := range addrs {
-		if got := table.Lookup4(a); got != uint32(i)+1 {
-			t.Errorf("lookup %s = %d, want %d", addr4(a), got, i+1)
+		bad := newHostTable(1024, six, seed1, seed2)
+		var addrs []netip.Addr
+		for a := uint32(0); len(addrs) < 2*lineSlots*maxLines; a++ {
+			k, addr := of(a)
+			if home, _ := bad.place(k); home == 1023 {
+				addrs = append(addrs, addr)
+			}
 		}
+		for i, a := range addrs {
+			mustInsert(t, &table, netip.PrefixFrom(a, bits), uint32(i)+1)
+		}
+		for i, a := range addrs {
+			if got := table.Lookup(a); got != uint32(i)+1 {
+				t.Errorf("lookup %s = %d, want %d", a, got, i+1)
+			}
+		}
+		if now := h.table.Load(); now.seed1 == seed1 || now.lines*lineSlots > 16*len(addrs) {
+			t.Errorf("seed %d, %d lines: the table did not move to another seed", now.seed1, now.lines)
+		}
+		for _, a := range addrs {
+			table.Delete(netip.PrefixFrom(a, bits))
+		}
+		checkEmpty(t, &table)
 	}
-	if now := table.hosts4.table.Load(); now.seed1 == bad.seed1 || now.size > 16*len(addrs) {
-		t.Errorf("seed %d, %d slots: the table did not move to another seed", now.seed1, now.size)
-	}
-	for _, a := range addrs {
-		table.Delete(netip.PrefixFrom(addr4(a), 32))
-	}
-	checkEmpty(t, &table)
 }
 
-func TestCollisions6(t *testing.T) {
+// TestEqualTags gives IPv6 addresses of one line the same tag, which chance does
+// once in a hundred million look-ups: the address beside the tag must tell.
+func TestEqualTags(t *testing.T) {
 	t.Parallel()
-	var table Table
-	bad := table6{seed1: 0x243f6a8885a308d3, seed2: 0x13198a2e03707345}
-	used := 0
-	table.hosts6.seed = func() (uint64, uint64) {
-		if used++; used <= 5 {
-			return bad.seed1, bad.seed2
-		}
-		return rand.Uint64(), rand.Uint64()
-	}
-	const net = 0x20010db8 << 32
-	var addrs []uint64
-	for a := uint64(0); len(addrs) < 2*places*maxProbe6; a++ {
-		if bad.hash(net, a)&1023 == 1023 {
-			addrs = append(addrs, a)
+	// Multiplied by one the lower half is the hash, so that the upper bits of lo
+	// choose the line and the lower ones are the tag.
+	h := hosts{six: true, seed: func() (uint64, uint64) { return 0, 0 }}
+	at := func(i int) key { return key{1, uint64(i) << 32} }
+	const n = 3 * lineSlots
+	for i := range n {
+		if !h.put(at(i), uint32(i)+1) {
+			t.Errorf("address %d is not new", i)
 		}
 	}
-	for i, a := range addrs {
-		mustInsert(t, &table, netip.PrefixFrom(addr6(net, a), 128), uint32(i)+1)
-	}
-	for i, a := range addrs {
-		if got := table.Lookup6(net, a); got != uint32(i)+1 {
-			t.Errorf("lookup %s = %d, want %d", addr6(net, a), got, i+1)
+	table := h.table.Load()
+	_, word := table.place(at(0))
+	for i := range n {
+		if _, w := table.place(at(i)); w != word {
+			t.Fatalf("tags %x and %x differ", w, word)
 		}
 	}
-	if now := table.hosts6.table.Load(); now.seed1 == bad.seed1 || now.size > 16*len(addrs) {
-		t.Errorf("seed %d, %d buckets: the table did not move to another seed", now.seed1, now.size)
+	for i := range n {
+		if got := table.get6(1, uint64(i)<<32); got != uint32(i)+1 {
+			t.Errorf("address %d has %d", i, got)
+		}
 	}
-	for _, a := range addrs {
-		table.Delete(netip.PrefixFrom(addr6(net, a), 128))
+	for i := range n {
+		if i%2 == 0 && !h.remove(at(i)) {
+			t.Errorf("address %d was not there", i)
+		}
 	}
-	checkEmpty(t, &table)
+	for i := range n {
+		want := uint32(i) + 1
+		if i%2 == 0 {
+			want = 0
+		}
+		if got := h.table.Load().get6(1, uint64(i)<<32); got != want {
+			t.Errorf("after half of them went: address %d has %d, want %d", i, got, want)
+		}
+	}
+	if got := table.get6(1, n<<32); got != 0 {
+		t.Errorf("an address that is not there has %d", got)
+	}
 }
 
 // TestLoopMayChangeTable: All yields the table as it was when the loop began.
