@@ -270,10 +270,13 @@ func (b *Builder) SetClass(id ClassID, spec ClassSpec) {
 }
 
 // RemoveClass removes a class that no address has any more. Its number is not
-// given again, since older Rulesets share the table that numbers index.
+// given again, since older Rulesets share the table that numbers index, and so what
+// the table has there can stay.
 func (b *Builder) RemoveClass(id ClassID) {
 	b.liveClasses--
-	b.SetClass(id, ClassSpec{})
+	c := b.classes.list[id]
+	b.dropEnd(c.end)
+	b.used[c.signature]--
 }
 
 // signature gives the number of a class's signature.
