@@ -58,6 +58,7 @@ type daemon struct {
 	said    map[string]bool   // what the compiler found, of which the log was told
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
+	authz   *authzServer // nil if no proxy may ask
 	inForce atomic.Pointer[control.State]
 	// supervisor is systemd, or a keeper; stored is what it kept of the process
 	// before. first is closed when a first state is in force.
@@ -142,6 +143,9 @@ func (d *daemon) open() error {
 	if err := d.openSource(); err != nil {
 		return err
 	}
+	if err := d.openAuthz(); err != nil {
+		return err
+	}
 	d.flows = flowlog.NewWriter(d.log, flowlog.Config{
 		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate,
 		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix,
@@ -190,6 +194,9 @@ func (d *daemon) serve(parent context.Context) error {
 	if d.socket != nil {
 		tasks.Go(func() error { return control.Serve(ctx, d.socket, d.current, d.status) })
 	}
+	if d.authz != nil {
+		tasks.Go(func() error { return d.authz.run(ctx) })
+	}
 	if d.cluster != nil && d.cfg.stateFile != "" {
 		keeper := saved.NewKeeper(d.cfg.stateFile, d.cfg.node, d.log)
 		tasks.Go(func() error { keeper.Run(ctx, d.fresh); return nil })
@@ -197,6 +204,7 @@ func (d *daemon) serve(parent context.Context) error {
 	err := tasks.Wait()
 	d.notify(d.supervisor.Stopping())
 	d.logEnd(err)
+	d.logAuthz()
 	if err == nil && d.cfg.cleanup {
 		if err := d.table.Remove(); err != nil {
 			return err

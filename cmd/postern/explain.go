@@ -22,6 +22,7 @@ type explainConfig struct {
 	node, from, to, port, output string
 	sourcePort                   uint16
 	ipv6                         bool
+	request                      requestFlags
 }
 
 func newExplainCommand() *cobra.Command {
@@ -40,6 +41,10 @@ Ends are pods, as namespace/name, or addresses. The protocol is tcp/80, udp/53,
 sctp/9, icmp:8/0 (type/code), icmpv6:128, or a protocol number. Nothing on the host
 is read or changed.
 
+With --http, --principal or --server-principal the question is what postern would
+tell the sidecar in front of the pod that --to names: its ingress side, by address
+and certificate. The packets are decided besides; ask about them without.
+
 The answer comes from an evaluator that shares no code with the one packets meet;
 both are asked, and should they ever differ, that is reported as a bug.
 
@@ -47,7 +52,8 @@ Exit code: 0 allowed, 1 denied, 2 usage, 3 no daemon answers, 4 postern failed, 
 includes that the two evaluators differ.`,
 		Example: `  postern explain --from prod/web --to prod/db --port tcp/5432
   postern explain --source ./manifests --from prod/web --to prod/db --port tcp/5432
-  postern explain --source ./manifests --from 203.0.113.7 --to prod/db --port tcp/5432 -o json`,
+  postern explain --source ./manifests --from 203.0.113.7 --to prod/db --port tcp/5432 -o json
+  postern explain --from prod/web --to prod/db --port tcp/80 --http "GET /health" --principal spiffe://cluster.local/ns/prod/sa/web`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runExplain(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -61,6 +67,7 @@ includes that the two evaluators differ.`,
 	f.Uint16Var(&c.sourcePort, "source-port", 40000, "source port")
 	f.BoolVar(&c.ipv6, "ipv6", false, "use the pods' IPv6 addresses")
 	f.StringVarP(&c.output, "output", "o", "text", "text or json")
+	c.request.register(f)
 	return cmd
 }
 
@@ -73,6 +80,13 @@ func runExplain(ctx context.Context, c explainConfig, stdout, stderr io.Writer) 
 	if c.output != "text" && c.output != "json" {
 		return usageError("--output %q: want text or json", c.output)
 	}
+	if c.request.stated() {
+		trace, err := c.explainRequest(ctx, stderr)
+		if err != nil {
+			return err
+		}
+		return answer(stdout, c.output, trace, trace.Status == explain.StatusOK)
+	}
 	trace, err := c.explain(ctx, stderr)
 	// A state may change between the daemon's two answers, though not for ever.
 	for range 5 {
@@ -84,17 +98,22 @@ func runExplain(ctx context.Context, c explainConfig, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
-	if c.output == "json" {
-		enc := json.NewEncoder(stdout)
+	return answer(stdout, c.output, trace, trace.Verdict == explain.Allow)
+}
+
+// answer writes a trace as text or as JSON.
+func answer(w io.Writer, output string, trace interface{ Text(io.Writer) error }, yes bool) (err error) {
+	if output == "json" {
+		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		err = enc.Encode(trace)
 	} else {
-		err = trace.Text(stdout)
+		err = trace.Text(w)
 	}
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
-	if trace.Verdict != explain.Allow {
+	if !yes {
 		return exitError{code: exitNo}
 	}
 	return nil

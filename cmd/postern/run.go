@@ -40,6 +40,7 @@ type runConfig struct {
 	cleanup              bool
 	startWait            time.Duration
 	sources              sourcesConfig
+	authz                authzConfig
 }
 
 func newRunCommand() *cobra.Command {
@@ -116,6 +117,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.StringVar(&c.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.DurationVar(&c.startWait, "start-wait", 5*time.Second, "how long packets wait after a start for the first policy; then they are dropped until there is one")
 	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
+	c.authz.register(f)
 }
 
 // check refuses what no start could make sense of, naming the flag.
@@ -153,6 +155,9 @@ func (c *runConfig) check() error {
 	}
 	if _, err := nft.NewMarks(c.markMask); err != nil {
 		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
+	}
+	if err := c.authz.check(); err != nil {
+		return err
 	}
 	return c.sources.check()
 }

@@ -3,20 +3,15 @@ package control
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/filter/unixsocket"
 )
 
 // DefaultSocket is where a daemon listens unless told otherwise.
@@ -53,29 +48,8 @@ func Decide(rs *filter.Ruleset, t flow.Tuple) Decision {
 	return Decision{rs.Generation(), d.Verdict.String(), d.Reason.String(), d.Side.String()}
 }
 
-// Listen makes the socket, for its owner and group only. A socket that a daemon
-// which is gone left behind is replaced; one that is in use is an error.
-func Listen(path string) (*net.UnixListener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("listen on %s: another daemon answers there", path)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("listen: remove the old socket: %w", err)
-	}
-	// Nobody may connect before the mode is right. The mask is the process's, so
-	// this is for its start, when nothing else makes files.
-	old := unix.Umask(0o117)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
-	unix.Umask(old)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	return l, nil
-}
+// Listen makes the socket: see unixsocket.Listen.
+func Listen(path string) (*net.UnixListener, error) { return unixsocket.Listen(path) }
 
 // Serve answers until ctx ends, and returns nil then. current gives what is in
 // force, or false before anything is; status gives how the daemon is. They are
@@ -89,7 +63,7 @@ func Serve(ctx context.Context, l *net.UnixListener, current func() (State, bool
 	}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
-	err := s.Serve(&guard{UnixListener: l, slots: make(chan struct{}, maxConns)})
+	err := s.Serve(unixsocket.NewGuard(l, maxConns, 0, -1))
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -133,49 +107,3 @@ func handler(current func() (State, bool), status func() Status) http.Handler {
 
 // nodeHeader carries State.Node beside the snapshot.
 const nodeHeader = "Postern-Node"
-
-// guard accepts connections of root and of the daemon's own user and group, and a
-// bounded number at once.
-type guard struct {
-	*net.UnixListener
-	slots chan struct{}
-}
-
-func (g *guard) Accept() (net.Conn, error) {
-	for {
-		c, err := g.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		if !welcome(c) {
-			c.Close()
-			continue
-		}
-		g.slots <- struct{}{}
-		return &guarded{UnixConn: c, free: func() { <-g.slots }}, nil
-	}
-}
-
-func welcome(c *net.UnixConn) bool {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var peer *unix.Ucred
-	if cerr := rc.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil || err != nil {
-		return false
-	}
-	return peer.Uid == 0 || int(peer.Uid) == os.Geteuid() || int(peer.Gid) == os.Getegid()
-}
-
-type guarded struct {
-	*net.UnixConn
-	once sync.Once
-	free func()
-}
-
-// Close may be called more than once, by several goroutines.
-func (c *guarded) Close() error {
-	c.once.Do(c.free)
-	return c.UnixConn.Close()
-}

@@ -15,6 +15,9 @@ type Record struct {
 	// Ruleset is the one that decided; nil for NotReady. It names the rules and
 	// endpoints, and a waiting record keeps it alive.
 	Ruleset *filter.Ruleset
+	// Request is nil for a packet. Otherwise Tuple is its connection, and Decision
+	// has what was decided as the ingress side.
+	Request *Request
 }
 
 // Ring is a bounded queue of records between one producer and one consumer, which
@@ -58,7 +61,7 @@ func (r *Ring) Take(dst []Record) int {
 	for i := range n {
 		slot := &r.slots[(first+i)&r.mask]
 		dst[i] = *slot
-		slot.Ruleset = nil // or it would live until the slot is used again
+		slot.Ruleset, slot.Request = nil, nil // or they would live until the slot is used again
 	}
 	r.took.Store(first + n)
 	return int(n)

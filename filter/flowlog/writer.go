@@ -97,7 +97,7 @@ func (w *Writer) Drain() {
 			n = r.Take(w.batch)
 			for i := range w.batch[:n] {
 				w.write(&w.batch[i])
-				w.batch[i].Ruleset = nil
+				w.batch[i].Ruleset, w.batch[i].Request = nil, nil
 			}
 		}
 		lost += r.Lost()
@@ -146,7 +146,15 @@ func (w *Writer) write(r *Record) {
 			e = e.Str("pending_policy_kind", i.Kind).Str("pending_policy", policyName(i)).Int("pending_rule", i.Index)
 		}
 	}
-	e.Msg("flow")
+	e.Msg(r.kind())
+}
+
+// kind is the message of a record's line.
+func (r *Record) kind() string {
+	if r.Request != nil {
+		return "request"
+	}
+	return "flow"
 }
 
 // would decides a record as if staged policies were enforced, and tells whether that
@@ -156,14 +164,19 @@ func (w *Writer) would(r *Record) (d filter.Decision, differs bool) {
 	if pending == nil || r.Ruleset == nil || pending.Generation() != r.Ruleset.Generation() {
 		return d, false
 	}
-	d = pending.Decide(r.Tuple)
+	if q := r.Request; q == nil {
+		d = pending.Decide(r.Tuple)
+	} else if q.Problem == "" {
+		d.Ingress = pending.DecideRequest(&q.Asked, q.Options)
+		d.Verdict, d.Reason = d.Ingress.Verdict, d.Ingress.Reason
+	}
 	return d, d.Verdict != r.Decision.Verdict
 }
 
 // writeLogRules writes a line for every rule with action Log that the flow met on
 // its way.
 func (w *Writer) writeLogRules(r *Record) {
-	for _, id := range r.Ruleset.LogRules(r.Tuple, nil) {
+	for _, id := range r.logRules() {
 		i := r.Ruleset.RuleInfo(id)
 		if w.cfg.LogRulePerSecond > 0 && w.logLines[i] >= w.cfg.LogRulePerSecond {
 			w.suppressed++
@@ -172,6 +185,13 @@ func (w *Writer) writeLogRules(r *Record) {
 		w.logLines[i]++
 		rule(w.flow(r), i).Str("prefix", prefix(w.cfg.LogPrefix, i)).Msg("log rule")
 	}
+}
+
+func (r *Record) logRules() []filter.RuleID {
+	if q := r.Request; q != nil {
+		return r.Ruleset.RequestLogRules(&q.Asked, q.Options, nil)
+	}
+	return r.Ruleset.LogRules(r.Tuple, nil)
 }
 
 func prefix(template string, i filter.RuleInfo) string {
@@ -195,6 +215,9 @@ func (w *Writer) flow(r *Record) *zerolog.Event {
 	}
 	if r.Ruleset != nil {
 		e = e.Uint64("generation", r.Ruleset.Generation())
+	}
+	if r.Request != nil {
+		e = request(e, r.Request)
 	}
 	return e.Time("decided", time.Unix(0, r.UnixNano))
 }

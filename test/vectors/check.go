@@ -2,6 +2,7 @@ package vectors
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/postern-project/postern/filter"
@@ -54,6 +55,14 @@ func (c *cluster) step(s *Step) []error {
 		errs = append(errs, fmt.Errorf("compile: %v", notes))
 	}
 	layers := layers{engine: rs, explain: explain.New(snapshot, explain.Options{Node: Node})}
+	if slices.ContainsFunc(s.Flows, func(f Flow) bool { return f.Chain == L7 }) && rs != nil {
+		p, err := newProxy(rs)
+		defer p.close()
+		if err != nil {
+			return append(errs, fmt.Errorf("proxy: %w", err))
+		}
+		layers.proxy = p
+	}
 	for _, f := range s.Flows {
 		t, err := f.tuple(c.addrs)
 		if err != nil {
@@ -71,6 +80,8 @@ func (c *cluster) step(s *Step) []error {
 type layers struct {
 	engine  *filter.Ruleset
 	explain *explain.Evaluator
+	// proxy asks the engine about requests; nil if nothing asks for it.
+	proxy *proxy
 }
 
 // answer is what a layer said about a flow, in words that can be compared.
@@ -100,8 +111,13 @@ func (l layers) check(f *Flow, t flow.Tuple) []error {
 			errs = append(errs, fmt.Errorf("%s: expected %s, got %s (%s)", layer, f.Want, a.verdict, a.why))
 		}
 	}
-	if f.Chain == L7 { // the engine reads headers, not requests
+	if f.Chain == L7 {
 		wrong("explain", l.requested(f, t))
+		if l.proxy == nil {
+			wrong("proxy", unable("the snapshot does not compile"))
+		} else {
+			wrong("proxy", l.proxy.ask(f, t))
+		}
 		return errs
 	}
 	ex := l.explained(f, t)

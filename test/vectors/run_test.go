@@ -27,6 +27,7 @@ pods:
 		{"host chain", `objs: [{HEP: h, node: node1, interfaceName: eth0}], flows: [192.0.2.1 -> 192.0.2.2 tcp/1 @hep-in:h => none]`, "engine: expected none, got deny"},
 		{"unknown host endpoint", `flows: [192.0.2.1 -> 192.0.2.2 tcp/1 @hep-in:h => deny]`, "explain: expected deny, got no answer"},
 		{"request", `objs: [` + deny + `], flows: [a -> b tcp/80 @l7 m=GET p=/ => PERMISSION_DENIED]`, "explain: expected PERMISSION_DENIED, got OK"},
+		{"request through the socket", `objs: [` + deny + `], flows: [a -> b tcp/80 @l7 m=GET p=/ => PERMISSION_DENIED]`, "proxy: expected PERMISSION_DENIED, got OK"},
 		{"request refused", `objs: [` + deny + `], flows: [a -> b tcp/80 @l7 m=PUT p=/ => PERMISSION_DENIED]`, ""},
 		{"unknown pod", `flows: [a -> nobody tcp/1 => allow]`, `no pod is named "nobody"`},
 		{"two pods of a name", `flows: [a -> twin tcp/1 => allow]`, "m/twin, n/twin"},
