@@ -27,24 +27,8 @@ type cluster struct {
 	state      string
 }
 
-// policies defines the kind of the examples' policies, without a schema: what is
-// tested here is what comes after the API server.
-const policies = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: networkpolicies.projectcalico.org}
-spec:
-  group: projectcalico.org
-  scope: Namespaced
-  names: {plural: networkpolicies, kind: NetworkPolicy, listKind: NetworkPolicyList}
-  versions:
-  - name: v3
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`
-
-// setupCluster puts the examples into an API server that the node can reach.
+// setupCluster puts what deploy has, and the examples, into an API server that the
+// node can reach.
 func setupCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{bench: setup(t, examples), state: filepath.Join(t.TempDir(), "state")}
@@ -57,7 +41,11 @@ func setupCluster(t *testing.T) *cluster {
 			t.Error(err)
 		}
 	})
-	if c.kubeconfig, err = c.server.Kubeconfig(""); err != nil {
+	if err := c.server.Apply(context.Background(), "../../deploy/crds", "../../deploy/kubernetes"); err != nil {
+		t.Fatal(err)
+	}
+	// With the rights that deploy gives it, and no others.
+	if c.kubeconfig, err = c.server.Kubeconfig("system:serviceaccount:postern:postern"); err != nil {
 		t.Fatal(err)
 	}
 	u, err := url.Parse(c.server.Admin().Host)
@@ -69,7 +57,6 @@ func setupCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	c.apply(policies)
 	for _, name := range []string{"namespaces", "serviceaccounts", "pods", "policy-1-names", "policy-2-labels", "policy-3-selector"} {
 		text, err := os.ReadFile(filepath.Join(examples, name+".yaml"))
 		if err != nil {
