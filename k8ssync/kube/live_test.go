@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -22,6 +23,9 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/compile"
+	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/k8ssync"
 	"github.com/postern-project/postern/test/apiserver"
@@ -614,4 +618,29 @@ spec: {order: ORDER, types: [Ingress], ingress: [{action: Allow}]}
 	f.until("all is well", func() bool { return len(f.source.Status().Degraded) == 0 })
 	c.pod("last", "10.8.0.2", "")
 	f.until("the rest is followed", func() bool { return f.pod(c.ns, "last") != nil })
+}
+
+// TestTwoClaimants: two live pods with one address are denied, and an Event on a pod
+// of this node tells. What is wrong with another node's pod is that node's to tell.
+func TestTwoClaimants(t *testing.T) {
+	c := newCluster(t)
+	c.pod("one", "10.9.0.1", "")
+	c.pod("two", "10.9.0.1", "")
+	here, there := follow(t, server.Admin(), Config{Node: "n1"}).sync(), follow(t, server.Admin(), Config{Node: "n2"}).sync()
+	for _, f := range []*follower{there, here} {
+		rs, problems := compile.Compile(f.store.Snapshot(), compile.Options{Node: f.source.config.Node})
+		f.source.Report(problems)
+		d := rs.Decide(flow.Tuple{Src: netip.MustParseAddr("10.9.0.1"), Dst: netip.MustParseAddr("192.0.2.1"), Proto: flow.TCP})
+		if d.Verdict != filter.Drop || d.Reason != filter.AddressConflict {
+			t.Errorf("decision %v %v", d.Verdict, d.Reason)
+		}
+	}
+	here.until("an Event tells", func() bool {
+		list, err := c.CoreV1().Events(c.ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Pod"})
+		return err == nil && len(list.Items) == 1 && strings.Contains(list.Items[0].Message, "10.9.0.1") &&
+			list.Items[0].Source.Host == "n1" && list.Items[0].InvolvedObject.UID != ""
+	})
+	if n := there.source.EventsWritten(); n != 0 {
+		t.Errorf("the other node wrote %d Events", n)
+	}
 }
