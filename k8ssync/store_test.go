@@ -452,3 +452,37 @@ func TestReplaceIsAtomic(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// Few changes at a time and many at a time lead to the same.
+func TestManyChanges(t *testing.T) {
+	t.Parallel()
+	few, many := NewStore(), NewStore()
+	for round := range 4 {
+		var batch []Object
+		for i := range 60 {
+			if (i+round)%3 == 0 {
+				k := namespaceOf(fmt.Sprint("n", i), "").Key
+				few.Delete(k)
+				many.Delete(k)
+			} else {
+				batch = append(batch, namespaceOf(fmt.Sprint("n", i), fmt.Sprint(round)))
+			}
+		}
+		many.Update(func(b *Batch) {
+			for _, o := range batch {
+				b.Upsert(o)
+			}
+		})
+		for _, o := range batch {
+			few.Upsert(o)
+			few.Snapshot()
+		}
+		want := NewStore()
+		want.Replace(batch)
+		for name, s := range map[string]*Store{"few": few, "many": many} {
+			if d := cmp.Diff(want.Snapshot(), s.Snapshot(), withoutNumber); d != "" {
+				t.Fatalf("round %d, %s at a time (-want +got):\n%s", round, name, d)
+			}
+		}
+	}
+}

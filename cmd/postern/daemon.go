@@ -33,6 +33,9 @@ import (
 // at the highest rate a queue was seen to decide.
 const ringSize = 16384
 
+// quietFor is how long the log is not told of further changes of a cluster.
+const quietFor = 5 * time.Second
+
 // retryAfter is the pause before a change that the kernel refused is tried again.
 const retryAfter = time.Second
 
@@ -56,6 +59,8 @@ type daemon struct {
 	staged  *compile.Compiler // of the pending view, while something is staged
 	hosts   int               // host endpoints, of which the log was told
 	said    map[string]bool   // what the compiler found, of which the log was told
+	// saidInForce is when the log was last told of a change.
+	saidInForce time.Time
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
 	authz   *authzServer // nil if no proxy may ask
@@ -295,9 +300,17 @@ func (d *daemon) current() (control.State, bool) {
 	return *s, true
 }
 
+// logInForce logs every change of a directory, which somebody made by hand; those of
+// a cluster, which may be a hundred a second, now and then.
 func (d *daemon) logInForce(rs *filter.Ruleset, took time.Duration) {
 	n := rs.Sizes()
-	d.log.Info().Uint64("generation", rs.Generation()).
+	level := zerolog.InfoLevel
+	if d.cluster != nil && time.Since(d.saidInForce) < quietFor {
+		level = zerolog.DebugLevel
+	} else {
+		d.saidInForce = time.Now()
+	}
+	d.log.WithLevel(level).Uint64("generation", rs.Generation()).
 		Int("endpoints", n.Endpoints).Int("rules", n.Rules).
 		Int("protected_ingress", len(rs.Protected(flow.Ingress))).Int("protected_egress", len(rs.Protected(flow.Egress))).
 		Dur("took", took).Msg("enforcing")

@@ -25,6 +25,9 @@ const (
 	quiet = 4 * time.Millisecond
 	// patience is how long a change may go on before it is applied all the same.
 	patience = 20 * time.Millisecond
+	// pace is the least time between two changes. It bounds what events that come
+	// one by one all the time cost: each change makes a new list of all pods.
+	pace = 25 * time.Millisecond
 	// rediscoverEvery is how often optional kinds are looked for.
 	rediscoverEvery = 30 * time.Second
 	// syncPatience is how long a start may take before a saved state is better
@@ -173,6 +176,7 @@ func (s *Source) gather(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	var deadline time.Time // zero if nothing is pending
+	var last time.Time     // of the changes
 	for {
 		select {
 		case <-ctx.Done():
@@ -182,10 +186,10 @@ func (s *Source) gather(ctx context.Context) {
 			if deadline.IsZero() {
 				deadline = now.Add(patience)
 			}
-			timer.Reset(min(quiet, max(0, deadline.Sub(now))))
+			timer.Reset(max(min(quiet, deadline.Sub(now)), pace-now.Sub(last)))
 		case <-timer.C:
-			deadline = time.Time{}
-			s.flush(time.Now())
+			deadline, last = time.Time{}, time.Now()
+			s.flush(last)
 		}
 	}
 }

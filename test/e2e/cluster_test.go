@@ -160,7 +160,7 @@ status: {phase: Running, podIP: %[1]s, podIPs: [{ip: %[1]s}]}
 		t.Fatal(err)
 	}
 	c.run()
-	if _, _, err := c.daemon.Wait(0, time.Minute, lab.Message("the API server cannot be reached: enforcing the state that was saved last")); err != nil {
+	if _, _, err := c.daemon.Wait(0, time.Minute, lab.Message("the API server cannot be reached or is slow: enforcing the state that was saved last")); err != nil {
 		t.Errorf("%v\n%s", err, c.daemon.Text())
 	}
 	c.reaches(reports, db, false, false)
@@ -210,7 +210,7 @@ func TestDamagedState(t *testing.T) {
 		}
 	}
 	b.launchWith("--kubeconfig", kubeconfig, "--node", "n1", "--state-file", state)
-	line, _, err := b.daemon.Wait(0, time.Minute, lab.Message("the API server cannot be reached, and the saved state cannot be used: nothing is applied until one of them can be"))
+	line, _, err := b.daemon.Wait(0, time.Minute, lab.Message("the API server cannot be reached or is slow, and the saved state cannot be used: nothing is applied until the API server has told everything"))
 	if err != nil || !strings.Contains(line.Text("error"), "checksum") {
 		t.Fatalf("%v %v\n%s", line, err, b.daemon.Text())
 	}
