@@ -54,6 +54,10 @@ test-node: ## tests on a real Kubernetes node with real pods; two minutes, and s
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" test/fuzz.sh $(FUZZTIME)
 
+.PHONY: soak
+soak: ## a node's policy through 24 simulated hours of churn: memory must stay within 5 %
+	$(GO) run ./test/soak
+
 .PHONY: bench
 bench: ## benchmarks beside their rivals, and the figures in docs/performance.md
 	cd bench && $(GO) test -run '^$$' -bench . -benchtime 0.2s .
