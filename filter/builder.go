@@ -110,6 +110,11 @@ func NewBuilder() *Builder {
 	return b
 }
 
+// Expect makes room for the endpoints of so many addresses.
+func (b *Builder) Expect(addresses int) {
+	b.endpoints.list = slices.Grow(b.endpoints.list, addresses)
+}
+
 // cow is a slice that readers share. The zero cow is empty.
 type cow[T any] struct {
 	list   []T

@@ -198,6 +198,7 @@ func (c *Compiler) wasteful() bool {
 // rebuild makes the state of a snapshot from nothing.
 func (c *Compiler) rebuild(s *policy.Snapshot) {
 	c.state = newState()
+	c.expect(s)
 	for _, n := range s.Namespaces {
 		c.addNamespace(n)
 	}
@@ -222,6 +223,19 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 		c.addSet(set)
 	}
 	c.addHosts(s.HostEndpoints)
+}
+
+// expect makes room for what a snapshot has most of: tables that grow leave as much
+// as they hold to the collector, and the peak of a node's memory is here.
+func (c *Compiler) expect(s *policy.Snapshot) {
+	n := 0
+	for _, e := range s.Endpoints {
+		n += len(e.Addrs)
+	}
+	c.pods = make(map[*policy.Endpoint]*pod, len(s.Endpoints))
+	c.addresses = make(map[netip.Prefix]*address, n)
+	c.dirty = make([]*address, 0, n)
+	c.out.Expect(n)
 }
 
 // addNamespace and addAccount enter what pods inherit labels from; certificates

@@ -86,7 +86,9 @@ func (c *Compiler) weigh() {
 			c.differ(was, now, lost)
 		}
 	}
-	c.dirty = c.dirty[:0]
+	if c.dirty = c.dirty[:0]; cap(c.dirty) > maxNarrowed {
+		c.dirty = nil // of a snapshot that came as a whole
+	}
 	if len(lost) > 0 {
 		narrowed = c.appendUsers(narrowed, lost)
 	}
