@@ -70,3 +70,7 @@ bench-kernel: deps ## connections through a real node, beside rivals, and the fi
 .PHONY: replay-stream
 replay-stream: ## replay STREAM_GB (10) GB of synthetic capture in constant memory
 	STREAM_GB=$${STREAM_GB:-10} $(GO) test ./filter/replay -run 'TestStream$$' -v -timeout 30m
+
+.PHONY: bench-report
+bench-report: build ## measure decisions, packets and connections here; plots in bin/report.html, tables in docs/replay.md
+	test/benchreport.sh

@@ -75,7 +75,7 @@ var doors = map[string][]string{
 	"sigs.k8s.io/":                            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "test/vectors"},
 	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "internal/keeper", "cmd/postern"},
 	"github.com/google/gopacket":              {"filter/capture", "test/lab"},
-	"github.com/vishvananda/":                 {"filter/hostlink", "test/lab"},
+	"github.com/vishvananda/":                 {"cmd/postern", "filter/hostlink", "test/lab"},
 	"google.golang.org/grpc":                  {"filter/authz", "test/vectors"},
 	"google.golang.org/protobuf":              {"filter/authz", "k8ssync/kube"},
 	"google.golang.org/genproto":              {"filter/authz"},

@@ -24,7 +24,7 @@ compares with such a file, and "postern bench report" makes a page with plots of
 several. docs/replay.md says what is measured and how.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchDecideCommand(), newBenchConnectCommand(), newBenchReportCommand())
+	cmd.AddCommand(newBenchDecideCommand(), newBenchKernelCommand(), newBenchConnectCommand(), newBenchReportCommand())
 	for _, c := range cmd.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments
@@ -32,7 +32,7 @@ several. docs/replay.md says what is measured and how.`,
 	}
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usageError("bench: unknown benchmark %q: want decide, connect or report", args[0])
+			return usageError("bench: unknown benchmark %q: want decide, kernel, connect or report", args[0])
 		}
 		return nil
 	}

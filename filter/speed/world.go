@@ -73,7 +73,7 @@ func Generate(pods, rules, packets int) *World {
 		if i%2 == 1 {
 			src = netip.AddrFrom4([4]byte{198, 18, byte(rnd.IntN(256)), byte(rnd.IntN(256))})
 		}
-		w.Packets = append(w.Packets, opening(src, podAddr(rnd.IntN(pods)), uint16(1024+i%60000), uint16(8000+rnd.IntN(64))))
+		w.Packets = append(w.Packets, Opening(src, podAddr(rnd.IntN(pods)), uint16(1024+i%60000), uint16(8000+rnd.IntN(64))))
 	}
 	return w
 }
@@ -82,8 +82,8 @@ func podAddr(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 }
 
-// opening is a TCP SYN without options or checksums.
-func opening(src, dst netip.Addr, sport, dport uint16) []byte {
+// Opening is a TCP SYN of 40 bytes, without options or checksums.
+func Opening(src, dst netip.Addr, sport, dport uint16) []byte {
 	b := make([]byte, 40)
 	b[0], b[3], b[8], b[9] = 0x45, 40, 64, byte(flow.TCP)
 	copy(b[12:], src.AsSlice())

@@ -59,3 +59,20 @@ func TestBenchConnect(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchKernel: with postern between, all that policy allows comes through the
+// kernel and nothing else, of captured and of generated traffic.
+func TestBenchKernel(t *testing.T) {
+	for _, args := range [][]string{
+		{"--packets", "2000"},
+		{"../../filter/replay/testdata/captures/http6.pcap", "../../filter/replay/testdata/captures/icmp.pcap", "--policy", examples},
+	} {
+		rows := benchRows(t, append([]string{"kernel", "--duration", "50ms"}, args...)...)
+		for _, name := range []string{"no filter", "conntrack only", "postern"} {
+			r := rows[name]
+			if r.PerSecond <= 0 || r.Count == 0 || r.Lost*50 > r.Count || len(r.Latency) == 0 {
+				t.Errorf("%v: %s: %+v", args, name, r)
+			}
+		}
+	}
+}

@@ -1,0 +1,466 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-project/postern/filter/capture"
+	"github.com/postern-project/postern/filter/replay"
+	"github.com/postern-project/postern/filter/speed"
+)
+
+// benchKernelConfig is what the flags of bench kernel say.
+type benchKernelConfig struct {
+	benchFlags
+	replay          replayConfig
+	packets, window int
+}
+
+func newBenchKernelCommand() *cobra.Command {
+	c := benchKernelConfig{replay: replayConfig{invalid: "drop", midStream: "kernel", maxFlows: replay.DefaultMaxFlows, output: "text"}}
+	cmd := &cobra.Command{
+		Use:   "kernel [CAPTURE...]",
+		Short: "Measure packets through the kernel's queue",
+		Long: `Replay packets through a real kernel: in a network namespace made for it they are
+written to one TUN device and, as far as policy lets them, come out of another, without
+any filter, with connection tracking only, and with postern's table and queue between.
+
+Packets are those of the captures, judged by --policy, over and over with connection
+tracking emptied between; or else generated ones, each the first of a flow of its own. Left
+out are fragments, which the kernel puts together, and answers to denied flows. What
+ought to come out and does not is lost; what comes out and ought not is an error.
+
+Needs root, and nft for the comparison. Nothing of the host is changed.
+
+Exit code: 0 done, 1 slower than --fail-below allows, 2 usage, 4 postern let something
+through that policy denies.`,
+		Example: `  postern bench kernel
+  postern bench kernel traffic.pcap --policy ./manifests --save kernel.json`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.run(cmd.Context(), args, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	c.register(f, 2*time.Second)
+	f.StringVar(&c.replay.policy, "policy", "", "with captures: directory of manifests to judge by, pods included")
+	f.IntVar(&c.packets, "packets", 1<<14, "packets to hold in memory at most")
+	f.IntVar(&c.window, "window", 64, "packets under way at the same time")
+	return cmd
+}
+
+// sent is a packet to send.
+type sent struct {
+	data   []byte
+	key    uint64 // of what the way through does not change
+	passes bool   // says policy
+	// opens is the key of the packet that began the flow, without whose coming out
+	// nobody would have sent this one; 0 for that packet itself.
+	opens uint64
+}
+
+func (c *benchKernelConfig) run(ctx context.Context, captures []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	switch err := c.check(); {
+	case err != nil:
+		return err
+	case c.packets < 1 || c.packets > 1<<20:
+		return usageError("--packets %d: want 1 to %d", c.packets, 1<<20)
+	case c.window < 1 || c.window > 4096:
+		return usageError("--window %d: want 1 to 4096", c.window)
+	case (len(captures) > 0) != (c.replay.policy != ""):
+		return usageError("bench kernel: captures and --policy go together")
+	}
+	earlier, err := c.earlier("kernel")
+	if err != nil {
+		return err
+	}
+	r := speed.NewResult("kernel", version, "packets")
+	r.Reference = "conntrack only"
+	r.Settings["duration"], r.Settings["window"], r.Settings["traffic"] = c.lasts.String(), fmt.Sprint(c.window), "generated"
+	packets := generatedSYNs(c.packets)
+	if len(captures) > 0 {
+		r.Settings["traffic"] = strings.Join(captures, " ")
+		if packets, err = c.captured(captures, stdin, stderr); err != nil {
+			return err
+		}
+	}
+	r.Settings["packets"] = fmt.Sprint(len(packets))
+	for _, kind := range []struct {
+		name    string
+		filters bool
+		prepare func(*benchNode) error
+	}{
+		{"no filter", false, func(*benchNode) error { return nil }},
+		{"conntrack only", false, func(n *benchNode) error { return n.rules("ct state established accept\n") }},
+		{"postern", true, func(n *benchNode) error {
+			if len(captures) > 0 {
+				return n.postern(c.replay.policy)
+			}
+			return n.posternHere()
+		}},
+	} {
+		row, err := c.measure(ctx, packets, kind.filters, kind.prepare)
+		if err != nil {
+			return fmt.Errorf("bench: %s: %w", kind.name, err)
+		}
+		row.Name = kind.name
+		r.Rows = append(r.Rows, row)
+	}
+	return c.finish(r, earlier, stdout)
+}
+
+// generatedSYNs open connections from strangers, one in eight to a port that policy
+// denies.
+func generatedSYNs(n int) (out []sent) {
+	for i := range n {
+		src := benchStrangers.Addr().As4()
+		binary.BigEndian.PutUint32(src[:], binary.BigEndian.Uint32(src[:])+1+uint32(i))
+		port, passes := uint16(benchPort+i%benchPorts), i%8 != 7
+		if !passes {
+			port = 22
+		}
+		out = append(out, newSent(speed.Opening(netip.AddrFrom4(src), benchServer, uint16(1024+i%60000), port), passes))
+	}
+	return out
+}
+
+// captured reads packets and what policy says of them.
+func (c *benchKernelConfig) captured(names []string, stdin io.Reader, stderr io.Writer) (out []sent, err error) {
+	cfg, err := c.replay.config(stderr)
+	if err != nil {
+		return nil, err
+	}
+	r := replay.New(cfg)
+	opened := map[uint64]uint64{}
+	for _, name := range names {
+		in := stdin
+		if name != "-" {
+			file, err := os.Open(name)
+			if err != nil {
+				return nil, usageError("%w", err)
+			}
+			defer file.Close()
+			in = file
+		}
+		reader, err := capture.NewReader(name, in)
+		for err == nil && len(out) < c.packets {
+			var p *capture.Packet
+			if p, err = reader.Next(); err != nil {
+				break
+			}
+			n := r.Packet(p)
+			length := p.Length - len(p.Frame) + len(p.IP)
+			fragment := len(p.IP) > 8 && p.IP[0]>>4 == 4 && (p.IP[6]&0x3f|p.IP[7]) != 0 || len(p.IP) > 6 && p.IP[0]>>4 == 6 && p.IP[6] == 44
+			if n.Kind != replay.Member || fragment || length > maxTUN {
+				continue
+			}
+			denied := n.Flow.Outcome().Verdict == replay.Denied
+			if denied && n.Back {
+				continue
+			}
+			b := make([]byte, length) // what was not captured is zeros
+			copy(b, p.IP)
+			next := newSent(b, !denied)
+			if n.First {
+				opened[n.Flow.Number] = next.key
+			} else {
+				next.opens = opened[n.Flow.Number]
+			}
+			out = append(out, next)
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, usageError("%s", oneLine(err.Error()))
+		}
+	}
+	if len(out) == 0 {
+		return nil, usageError("bench kernel: no packet in %s can be sent", strings.Join(names, ", "))
+	}
+	return out, nil
+}
+
+var benchSeed = maphash.MakeSeed()
+
+// newSent makes a packet fit to be sent: with hops left, nothing behind its stated
+// length, and a checksum that holds. b is kept.
+func newSent(b []byte, passes bool) sent {
+	switch b[0] >> 4 {
+	case 4:
+		if total := int(binary.BigEndian.Uint16(b[2:])); total >= 20 && total < len(b) {
+			b = b[:total] // padding of a short frame
+		}
+		b[8] = 64
+		header := b[:min(int(b[0]&0xf)*4, len(b))]
+		header[10], header[11] = 0, 0
+		sum := uint32(0)
+		for i := 0; i+1 < len(header); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(header[i:]))
+		}
+		for sum>>16 != 0 {
+			sum = sum&0xffff + sum>>16
+		}
+		binary.BigEndian.PutUint16(header[10:], ^uint16(sum))
+	case 6:
+		b[7] = 64
+	}
+	return sent{data: b, key: passageKey(b), passes: passes}
+}
+
+// passageKey identifies a packet before and after it was forwarded.
+func passageKey(b []byte) uint64 {
+	var head [96]byte
+	n := copy(head[:], b)
+	if head[0]>>4 == 4 {
+		head[8], head[10], head[11] = 0, 0, 0 // hops left and checksum
+	} else {
+		head[7] = 0
+	}
+	return maphash.Bytes(benchSeed, head[:n])
+}
+
+// measure sends the packets through a node of its own, again and again.
+func (c *benchKernelConfig) measure(ctx context.Context, packets []sent, filters bool, prepare func(*benchNode) error) (row speed.Row, err error) {
+	n, err := newBenchNode()
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	in, out, err := n.tunnels()
+	if err != nil {
+		return row, err
+	}
+	if err := prepare(n); err != nil {
+		return row, err
+	}
+	if err := n.sysctl(map[string]string{"nf_conntrack_checksum": "0", "nf_conntrack_tcp_be_liberal": "1"}); err != nil {
+		return row, err
+	}
+	p := passage{in: in, out: out, waiting: map[uint64][]time.Time{}, filters: filters}
+	p.room = make(chan struct{}, c.window)
+	var reader sync.WaitGroup
+	reader.Go(p.receive)
+	defer func() {
+		out.Close()
+		reader.Wait()
+	}()
+	if err := p.pass(ctx, packets); err != nil { // warm-up
+		return row, err
+	}
+	p.mu.Lock()
+	p.latency, p.came, p.lost, p.count, p.wrong = speed.Histogram{}, 0, 0, 0, 0
+	p.mu.Unlock()
+	took := time.Duration(0)
+	for took < c.lasts {
+		if err := n.Node.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
+			return row, fmt.Errorf("flush conntrack: %w", err)
+		}
+		start := time.Now()
+		if err := p.pass(ctx, packets); err != nil {
+			return row, err
+		}
+		took += time.Since(start)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wrong > 0 {
+		return row, fmt.Errorf("%d packets came out that policy denies", p.wrong)
+	}
+	row.PerSecond, row.Count, row.Lost = float64(p.count)/took.Seconds(), p.count, p.lost
+	p.latency.Fill(&row)
+	return row, nil
+}
+
+// maxTUN is the largest packet that passes.
+const maxTUN = 65_000
+
+// tunnels makes a device to write packets to and one, the default route, from which
+// they come.
+func (n *benchNode) tunnels() (in, out *os.File, err error) {
+	open := func(name string) (*os.File, error) {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+		}
+		req, err := unix.NewIfreq(name)
+		if err == nil {
+			req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return nil, fmt.Errorf("make TUN device %s: %w", name, err)
+		}
+		f := os.NewFile(uintptr(fd), name)
+		n.undo = append(n.undo, func() error {
+			if err := f.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return f, err
+		}
+		if err := errors.Join(netlink.LinkSetMTU(link, maxTUN), netlink.LinkSetTxQLen(link, 10_000), netlink.LinkSetUp(link)); err != nil {
+			return f, fmt.Errorf("set up %s: %w", name, err)
+		}
+		return f, nil
+	}
+	err = n.Node.Do(func() (err error) {
+		if in, err = open("in0"); err != nil {
+			return err
+		}
+		if out, err = open("out0"); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName("out0")
+		if err != nil {
+			return err
+		}
+		for _, dst := range []string{"0.0.0.0/0", "::/0"} {
+			to, err := netlink.ParseIPNet(dst)
+			if err != nil {
+				return err
+			}
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: to}); err != nil {
+				return fmt.Errorf("route %s: %w", dst, err)
+			}
+		}
+		return nil
+	})
+	return in, out, err
+}
+
+// passage is packets on their way through the kernel.
+type passage struct {
+	in, out *os.File
+	filters bool          // whether policy is between
+	room    chan struct{} // one for each packet under way that ought to come out
+
+	mu                       sync.Mutex
+	waiting                  map[uint64][]time.Time // when packets were sent, by key
+	latency                  speed.Histogram
+	count, came, lost, wrong uint64
+	denied                   map[uint64]bool
+}
+
+// overdue is how long a packet may take before it counts as lost.
+const overdue = time.Second
+
+// pass sends every packet once and waits for those that ought to come out.
+func (p *passage) pass(ctx context.Context, packets []sent) error {
+	timeout := time.NewTimer(overdue)
+	defer timeout.Stop()
+	p.mu.Lock()
+	p.denied = map[uint64]bool{}
+	for i := range packets {
+		if s := &packets[i]; p.filters && !s.passes {
+			p.denied[s.key] = true
+		}
+	}
+	p.mu.Unlock()
+	for i := range packets {
+		s := &packets[i]
+		if i%256 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if s.passes && s.opens != 0 {
+			p.await(s.opens)
+		}
+		if s.passes || !p.filters {
+			timeout.Reset(overdue)
+			select {
+			case p.room <- struct{}{}:
+			case <-timeout.C:
+				p.giveUp()
+				p.room <- struct{}{}
+			}
+			p.mu.Lock()
+			p.waiting[s.key] = append(p.waiting[s.key], time.Now())
+			p.mu.Unlock()
+		}
+		if _, err := p.in.Write(s.data); err != nil {
+			return fmt.Errorf("write to the TUN device: %w", err)
+		}
+	}
+	for end := time.Now().Add(overdue); len(p.room) > 0; {
+		if time.Now().After(end) {
+			p.giveUp()
+			break
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+	p.mu.Lock()
+	p.count += uint64(len(packets))
+	p.mu.Unlock()
+	return nil
+}
+
+// await waits until a packet has come out.
+func (p *passage) await(key uint64) {
+	for end := time.Now().Add(overdue); time.Now().Before(end); time.Sleep(10 * time.Microsecond) {
+		p.mu.Lock()
+		_, waits := p.waiting[key]
+		p.mu.Unlock()
+		if !waits {
+			return
+		}
+	}
+}
+
+// giveUp counts what is under way as lost.
+func (p *passage) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, times := range p.waiting {
+		for range times {
+			p.lost++
+			<-p.room
+		}
+		delete(p.waiting, key)
+	}
+}
+
+// receive takes what comes out until the device is closed.
+func (p *passage) receive() {
+	b := make([]byte, 1<<16)
+	for {
+		n, err := p.out.Read(b)
+		now := time.Now()
+		if err != nil {
+			return
+		}
+		if n < 20 {
+			continue
+		}
+		key := passageKey(b[:n])
+		p.mu.Lock()
+		times, ok := p.waiting[key]
+		switch {
+		case ok:
+			p.latency.Add(int64(now.Sub(times[0])))
+			p.came++
+			if len(times) == 1 {
+				delete(p.waiting, key)
+			} else {
+				p.waiting[key] = times[1:]
+			}
+			<-p.room
+		case p.denied[key]:
+			p.wrong++
+		}
+		p.mu.Unlock()
+	}
+}
