@@ -67,6 +67,10 @@ bench: ## benchmarks beside their rivals, and the figures in docs/performance.md
 bench-kernel: deps ## connections through a real node, beside rivals, and the figures in docs/performance-kernel.md
 	cd bench && $(GO) build -o ../bin/bench-kernel ./kernel && ../bin/bench-kernel -write ../docs/performance-kernel.md
 
+.PHONY: bench-kube
+bench-kube: deps apiserver ## a large cluster in a real API server, and the figures in docs/performance-kube.md; some ten minutes
+	cd bench && $(GO) build -o ../bin/bench-kube ./kube && ../bin/bench-kube -write ../docs/performance-kube.md
+
 .PHONY: replay-stream
 replay-stream: ## replay STREAM_GB (10) GB of synthetic capture in constant memory
 	STREAM_GB=$${STREAM_GB:-10} $(GO) test ./filter/replay -run 'TestStream$$' -v -timeout 30m
