@@ -60,8 +60,8 @@ const (
 	// someTag is set in every tag, so that an empty slot fits none.
 	someTag = 1 << 63
 
-	// maxLines bounds the lines a look-up reads. At the greatest load the most
-	// among a million random keys is about 12; a table that goes beyond the bound
+	// maxLines bounds the lines a look-up reads. At the greatest load, three
+	// quarters, the most among a million random keys is about 22; a table that goes beyond the bound
 	// is hashed again under another seed.
 	maxLines = 64
 	minLines = 8
