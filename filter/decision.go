@@ -50,6 +50,9 @@ const (
 	ByProfile
 	// NoProfile: no tier decided and the endpoint's namespace is not known. Drop.
 	NoProfile
+	// UnknownPod: an address that only pods of this node have is none's, and no pod
+	// that has it became known in time. Drop. The verdict loop gives it.
+	UnknownPod
 
 	// The reasons below are of requests only (DecideRequest).
 
@@ -71,7 +74,7 @@ const (
 
 var reasonNames = [Reasons]string{
 	"none", "not-ready", "invalid-tuple", "no-local-endpoint", "not-hosted",
-	"address-conflict", "rule", "end-of-tier", "profile", "no-profile",
+	"address-conflict", "rule", "end-of-tier", "profile", "no-profile", "unknown-pod",
 	"invalid-request", "invalid-principal", "identity-mismatch", "plaintext",
 }
 
@@ -94,6 +97,9 @@ type Outcome struct {
 	// Logged is set when a rule with action Log matched on the way.
 	// Ruleset.LogRules finds which.
 	Logged bool
+	// BySource is set when a rule on the way looks at the source port: another
+	// flow between the same ends to the same port may be decided otherwise.
+	BySource bool
 	// Rule is set for ByRule and EndOfTier.
 	Rule RuleID
 }
@@ -110,6 +116,13 @@ type Decision struct {
 	Egress, Ingress Outcome
 }
 
+// Repeats tells whether every flow of the protocol between the two addresses to the
+// same port gets the same decision, and none of them is to be seen by a rule that
+// logs.
+func (d *Decision) Repeats() bool {
+	return !d.Egress.Logged && !d.Egress.BySource && !d.Ingress.Logged && !d.Ingress.BySource
+}
+
 // Outcome gives the outcome of the deciding side.
 func (d Decision) Outcome() Outcome {
 	if d.Side == flow.Egress {
@@ -121,12 +134,18 @@ func (d Decision) Outcome() Outcome {
 // Engine holds the ruleset in force. Its methods may be called by any number of
 // goroutines at once; readers take no lock. The zero Engine denies everything
 // with NotReady.
-type Engine struct{ current atomic.Pointer[Ruleset] }
+type Engine struct{ current atomic.Pointer[InForce] }
+
+// InForce is a ruleset and the epoch in which the kernel asks by it (see package nft).
+type InForce struct {
+	*Ruleset
+	Epoch uint32
+}
 
 // DecideRequest decides one request on the ruleset in force, and gives that ruleset,
 // nil before the first.
 func (e *Engine) DecideRequest(req *Request, opt RequestOptions) (o Outcome, rs *Ruleset) {
-	rs = e.current.Load()
+	rs = e.Ruleset()
 	if rs == nil {
 		o.Reason = NotReady
 		return o, nil
@@ -135,16 +154,37 @@ func (e *Engine) DecideRequest(req *Request, opt RequestOptions) (o Outcome, rs 
 	return o, rs
 }
 
-// Swap puts a ruleset in force and returns the one before, nil at first. A
-// decision that is under way finishes on the ruleset it began with.
-func (e *Engine) Swap(rs *Ruleset) (old *Ruleset) { return e.current.Swap(rs) }
+// Swap puts a ruleset in force, in epoch 0, and returns the one before, nil at first.
+// A decision that is under way finishes on the ruleset it began with.
+func (e *Engine) Swap(rs *Ruleset) (old *Ruleset) { return e.Enforce(rs, 0) }
 
-// Ruleset returns the ruleset in force, nil before the first Swap.
-func (e *Engine) Ruleset() *Ruleset { return e.current.Load() }
+// Enforce is Swap in a given epoch. Without a ruleset, nil, everything is denied with
+// NotReady from then on.
+func (e *Engine) Enforce(rs *Ruleset, epoch uint32) (old *Ruleset) {
+	var next *InForce
+	if rs != nil {
+		next = &InForce{rs, epoch}
+	}
+	if f := e.current.Swap(next); f != nil {
+		old = f.Ruleset
+	}
+	return old
+}
+
+// Ruleset returns the ruleset in force, nil if there is none.
+func (e *Engine) Ruleset() *Ruleset {
+	if f := e.current.Load(); f != nil {
+		return f.Ruleset
+	}
+	return nil
+}
+
+// InForce returns the ruleset in force with its epoch, nil if there is none.
+func (e *Engine) InForce() *InForce { return e.current.Load() }
 
 // Decide decides one flow on the ruleset in force. It allocates nothing.
 func (e *Engine) Decide(t flow.Tuple) (d Decision) {
-	rs := e.current.Load()
+	rs := e.Ruleset()
 	if rs == nil {
 		d.Reason = NotReady
 		return d

@@ -55,6 +55,7 @@ func (b *Builder) compile(c *compiled) *segment {
 			continue
 		case r.more != nil && r.more.src.stated(), self == nil && own != 0, self == nil && named && dir == flow.Ingress:
 			rest.rules = append(rest.rules, kept{p.answer, r})
+			rest.bySource = rest.bySource || r.more != nil && r.more.src.stated()
 			continue
 		case named && dir == flow.Ingress:
 			p.boxes = boxesOf(r, self)

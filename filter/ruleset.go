@@ -167,6 +167,7 @@ func (rs *Ruleset) run(p *program, dir flow.Direction, q *query, o *Outcome) (un
 	for i := 0; seg != nil; i++ {
 		answer, logged := seg.match(rs, q, peer)
 		o.Logged = o.Logged || logged
+		o.BySource = o.BySource || seg.aside != nil && seg.aside.bySource
 		if answer == noAnswer {
 			if seg.end != 0 {
 				o.Rule, o.Reason = seg.end, EndOfTier

@@ -43,6 +43,8 @@ type aside struct {
 	lanes []lane // more of them, by least
 	logs  []lane // of rules with action Log
 	rules []kept // by position
+	// bySource is set if one of rules states source ports.
+	bySource bool
 }
 
 // kept is a rule that is matched as it is: one that states source ports, one that

@@ -329,7 +329,7 @@ func nullLoop(n *benchNode) error {
 	const mask, accepted, reply = 0xff000000, 0x03000000, 0x02000000
 	var q *nfq.Queue
 	if err := n.Node.Do(func() (err error) {
-		q, err = nfq.Open(nfq.Config{Queue: benchQueue, MaxLen: nfq.DefaultMaxLen, CopyRange: nfq.DefaultCopyRange, MarkMask: mask, AcceptMark: accepted, ReplyMark: reply}, engine)
+		q, err = nfq.Open(nfq.Config{Queue: benchQueue, MaxLen: nfq.DefaultMaxLen, CopyRange: nfq.DefaultCopyRange, Marks: nfq.Marks{Mask: mask, Reply: reply, Pass: accepted, Learn: accepted}}, engine)
 		return err
 	}); err != nil {
 		return err

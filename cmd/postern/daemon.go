@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/postern-project/postern/conntrack"
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/compile"
 	"github.com/postern-project/postern/filter/control"
@@ -54,11 +55,13 @@ type daemon struct {
 	store   *k8ssync.Store
 	source  k8ssync.Source
 	applier *dataplane.Applier
-	gate    *gatekeeper
-	flows   *flowlog.Writer
-	staged  *compile.Compiler // of the pending view, while something is staged
-	hosts   int               // host endpoints, of which the log was told
-	said    map[string]bool   // what the compiler found, of which the log was told
+	// conntrack is the applier's.
+	conntrack *conntrack.Conn
+	gate      *gatekeeper
+	flows     *flowlog.Writer
+	staged    *compile.Compiler // of the pending view, while something is staged
+	hosts     int               // host endpoints, of which the log was told
+	said      map[string]bool   // what the compiler found, of which the log was told
 	// saidInForce is when the log was last told of a change.
 	saidInForce time.Time
 	// socket is nil if nobody may ask; inForce is what they are told.
@@ -117,7 +120,12 @@ func (d *daemon) open() error {
 		ring := flowlog.NewRing(ringSize)
 		q, err := d.openQueue(nfq.Config{
 			Queue: queues.First + i, MaxLen: d.cfg.queueLen, CopyRange: d.cfg.queueBytes,
-			MarkMask: marks.Mask(), AcceptMark: marks.Accept(), ReplyMark: marks.Reply(), Ring: ring,
+			Marks: nfq.Marks{
+				Mask: marks.Mask(), Reply: marks.Reply(), Taken: marks.Taken(), Doubt: marks.Doubt(),
+				Pass: marks.Pass(), Learn: marks.Learn(), Deny: marks.Deny(), EpochShift: marks.EpochShift(),
+			},
+			Holds: nfq.Holds{Local: d.cfg.podPrefixes, Time: d.cfg.holdTime, Max: d.cfg.holds, MaxOf: d.cfg.holdsOf, Epochs: marks.Epochs()},
+			Ring:  ring,
 		})
 		if err != nil {
 			return err
@@ -138,13 +146,27 @@ func (d *daemon) open() error {
 	if d.table, err = nft.NewTable(d.nft, nft.Config{
 		Marks: marks, Queues: queues, Via: d.via,
 		ToHost: toHostChoices[d.cfg.toHost], VXLANPort: d.cfg.vxlanPort, AllowTunnels: d.cfg.allowTunnels, JudgeInvalid: d.cfg.invalid == "judge",
+		KeepEstablished: d.cfg.established == "keep", Local: d.cfg.podPrefixes, CacheSize: d.cfg.cacheSize,
+		Guard: d.cfg.guard, GuardPortless: d.cfg.guardPortless, GuardKnown: d.cfg.guardKnown,
 	}); err != nil {
 		return err
 	}
 	if err := d.openSources(); err != nil {
 		return err
 	}
-	d.applier = dataplane.New(d.engine, d.protect, compile.Options{Node: d.cfg.node, Changes: d.store.Changes})
+	if d.conntrack, err = conntrack.Dial(); err != nil {
+		return err
+	}
+	loops := make([]dataplane.Loop, len(d.queues))
+	for i, q := range d.queues {
+		loops[i] = q
+	}
+	d.applier = dataplane.New(d.engine, guarded{d}, &dataplane.Conntrack{Conn: d.conntrack, Marks: marks}, loops, dataplane.Options{
+		Compile: compile.Options{Node: d.cfg.node, Changes: d.store.Changes}, Epochs: marks.Epochs(), Keep: d.cfg.established == "keep",
+		Failed: func(err error) {
+			d.log.Warn().Err(err).Msg("could not sweep flows that policy denies now; they stop at their next packet")
+		},
+	})
 	if err := d.openSource(); err != nil {
 		return err
 	}
@@ -162,14 +184,18 @@ func (d *daemon) open() error {
 	return err
 }
 
-// protect makes the kernel protect addresses.
-func (d *daemon) protect(a dataplane.Addresses) error {
-	if err := d.table.Protect(nft.Protected(a)); err != nil {
+// guarded is the table, and what else must know of the pods here.
+type guarded struct{ *daemon }
+
+func (g guarded) Apply(s nft.State) error {
+	if err := g.table.Apply(s); err != nil {
 		return err
 	}
-	d.links.Pods(a.Pods)
+	g.links.Pods(s.Pods)
 	return nil
 }
+
+func (g guarded) Epoch() (uint32, bool, error) { return g.table.Epoch() }
 
 func (d *daemon) chooseQueue() (nft.QueueVia, error) {
 	via, err := nft.Probe(d.nft)
@@ -359,6 +385,12 @@ func (d *daemon) close() {
 		if err := q.Close(); err != nil {
 			d.log.Error().Err(err).Uint16("queue", q.Number()).Msg("close queue")
 		}
+	}
+	if d.applier != nil {
+		d.applier.Close()
+	}
+	if d.conntrack != nil {
+		d.conntrack.Close()
 	}
 	for _, c := range []*nft.Conn{d.nft, d.sourcesConn} {
 		if c != nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/postern-project/postern/filter"
-	"github.com/postern-project/postern/filter/compile"
 	"github.com/postern-project/postern/filter/dataplane"
 	"github.com/postern-project/postern/filter/flowlog"
+	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/internal/notify"
 	"github.com/postern-project/postern/k8ssync"
@@ -88,6 +88,19 @@ type readSource struct{}
 func (readSource) Run(context.Context) error { return nil }
 func (readSource) Synced() <-chan struct{}   { c := make(chan struct{}); close(c); return c }
 
+// kernelOf is a kernel that is told states, and that was in no epoch before.
+type kernelOf func(nft.State) error
+
+func (k kernelOf) Apply(s nft.State) error      { return k(s) }
+func (k kernelOf) Epoch() (uint32, bool, error) { return 0, false, nil }
+
+// noFlows is a kernel without flows.
+type noFlows struct{}
+
+func (noFlows) Forget(int) error { return nil }
+
+func (noFlows) Judge(*filter.Ruleset, uint32, []netip.Addr, bool, []netip.Addr) error { return nil }
+
 // TestRefusalDoesNotEndRetry: a state that is admitted and fails half way through
 // is applied again, although a later one is refused meanwhile. Until then the
 // kernel may protect less than it should.
@@ -106,8 +119,8 @@ func TestRefusalDoesNotEndRetry(t *testing.T) {
 	d := &daemon{log: zerolog.Nop(), engine: &filter.Engine{}, store: k8ssync.NewStore(), source: readSource{}, gate: gate, first: make(chan struct{}), supervisor: &notify.Supervisor{}, flows: flowlog.NewWriter(zerolog.Nop(), flowlog.Config{})}
 	d.store.Replace(objects)
 	var changes [][]netip.Addr
-	d.applier = dataplane.New(d.engine, func(a dataplane.Addresses) error {
-		changes = append(changes, a.Ingress)
+	d.applier = dataplane.New(d.engine, kernelOf(func(s nft.State) error {
+		changes = append(changes, s.Ingress)
 		if len(changes) > 1 {
 			cancel()
 			return nil
@@ -118,7 +131,7 @@ func TestRefusalDoesNotEndRetry(t *testing.T) {
 			}
 		}
 		return errors.New("busy")
-	}, compile.Options{})
+	}), noFlows{}, nil, dataplane.Options{Epochs: 32})
 	if err := d.apply(ctx); err != nil {
 		t.Fatal(err)
 	}

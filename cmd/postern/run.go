@@ -41,6 +41,7 @@ type runConfig struct {
 	startWait            time.Duration
 	sources              sourcesConfig
 	authz                authzConfig
+	kernelConfig
 }
 
 func newRunCommand() *cobra.Command {
@@ -68,8 +69,9 @@ good state stays in force, at first none, until the manifests are mended. "poste
 test" judges the same files without enforcing anything.
 
 Pods that no policy selects are never delayed. For those that one does, the first
-packet of each new flow waits for a decision; without postern it is dropped, and
-flows that were accepted before go on. A change of policy is for new flows.
+packet of each new flow waits for a decision, unless one like it was decided before;
+without postern it is dropped, and flows that were accepted before go on. A change
+of policy stops what it denies at its next packet (--established-flows).
 
 Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
 		Example: `  postern run --source /etc/postern/manifests
@@ -103,7 +105,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.Uint32Var(&c.queueBytes, "queue-copy", nfq.DefaultCopyRange, "bytes of a packet to look at; a packet that shows no ports within is dropped")
 	f.StringVar(&c.queueVia, "queue-via", "auto", "how the kernel queues: native (nft_queue), xt (xt_NFQUEUE) or auto")
 	c.markMask = nft.DefaultMask
-	f.Var((*hexadecimal)(&c.markMask), "mark-mask", "bits of packet and conntrack marks that postern may use: at least 8 in a row that nobody else does")
+	f.Var((*hexadecimal)(&c.markMask), "mark-mask", "bits of packet and conntrack marks that postern may use: at least 6 in a row that nobody else does")
 	f.StringVar(&c.toHost, "endpoint-to-host", "accept", "what becomes of a pod's new flows to this host once its egress policy allowed them: accept, drop or reject")
 	f.Uint16Var(&c.vxlanPort, "vxlan-port", nft.DefaultVXLANPort, "UDP port to which pods may not send, since VXLAN arrives there; 0 for none")
 	f.BoolVar(&c.allowTunnels, "allow-tunnels", false, "let pods send VXLAN and IP in IP, as far as policy allows")
@@ -113,6 +115,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.StringVar(&c.logPrefix, "log-prefix", flowlog.DefaultLogPrefix, "prefix field of those lines: %t tier, %k kind, %n name, %p namespace/name of the policy")
 	f.StringVar(&c.invalid, "conntrack-invalid", "drop", "what becomes of packets of protected pods that fit no flow: drop, or judge them like new flows")
 	c.sources.flags(f)
+	addKernelFlags(f, &c.kernelConfig)
 	f.StringVar(&c.logFormat, "log-format", "auto", "json, console, or auto: console on a terminal")
 	f.StringVar(&c.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.DurationVar(&c.startWait, "start-wait", 5*time.Second, "how long packets wait after a start for the first policy; then they are dropped until there is one")
@@ -156,10 +159,12 @@ func (c *runConfig) check() error {
 	if _, err := nft.NewMarks(c.markMask); err != nil {
 		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
 	}
-	if err := c.authz.check(); err != nil {
-		return err
+	for _, check := range []func() error{c.authz.check, c.sources.check, c.kernelConfig.check} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
-	return c.sources.check()
+	return nil
 }
 
 var flowLogChoices = map[string]flowlog.Which{"all": flowlog.All, "denied": flowlog.Denied, "none": flowlog.None}

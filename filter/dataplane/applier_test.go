@@ -10,47 +10,85 @@ import (
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/compile"
 	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/filter/policy/selector"
 )
 
-// kernel stands in for the kernel's sets. At every change it checks the promise of
-// the package: whatever it protects, the engine can judge.
+// kernel stands in for the kernel. At every change it checks the promises of the package.
 type kernel struct {
 	*testing.T
 	engine  *filter.Engine
-	holds   Addresses
+	holds   nft.State
+	in      bool // an epoch
 	changes int
-	failAt  int // fails this change, counted from 1
+	failAt  int             // fails this change, counted from 1
+	made    bool            // although it was made
+	marks   map[uint32]bool // epochs of which flows may carry marks
+	judged  []judgement
+}
+
+type judgement struct {
+	epoch       uint32
+	dirty, gone []netip.Addr
+	all         bool
 }
 
 var errKernel = errors.New("no")
 
-func (k *kernel) protect(a Addresses) error {
+const epochs = 8
+
+func (k *kernel) Epoch() (uint32, bool, error) { return k.holds.Epoch, k.in, nil }
+
+func (k *kernel) Apply(s nft.State) error {
 	k.changes++
 	if k.changes == k.failAt {
+		if k.made {
+			k.put(s)
+		}
 		return errKernel
 	}
-	k.holds = a
-	k.check()
+	k.put(s)
 	return nil
 }
 
-func (k *kernel) check() {
+func (k *kernel) put(s nft.State) {
 	k.Helper()
-	rs := k.engine.Ruleset()
-	for d, addrs := range map[string][]netip.Addr{"ingress": k.holds.Ingress, "egress": k.holds.Egress} {
+	if k.marks[s.Epoch] {
+		k.Errorf("epoch %d begins, and flows carry its mark from the turn before", s.Epoch)
+	}
+	if f := k.engine.InForce(); f != nil && k.in && f.Epoch == s.Epoch {
+		k.Errorf("the kernel enters epoch %d, in which the engine answers by an old ruleset", s.Epoch)
+	}
+	for _, addrs := range [][]netip.Addr{s.Ingress, s.Egress, s.Pods, s.Dirty} {
 		if !slices.IsSortedFunc(addrs, netip.Addr.Compare) {
 			k.Errorf("addresses out of order: %v", addrs)
 		}
-		for _, a := range addrs {
-			if rs == nil {
-				k.Errorf("the kernel asks about %v and the engine has no ruleset", a)
-			} else if ep, ok := rs.Endpoint(a); !ok || !ep.Hosted {
-				k.Errorf("the kernel asks about %v (%s), which the engine does not know", a, d)
-			}
+	}
+	k.holds, k.in = s, true
+	k.marks[s.Epoch] = true
+}
+
+func (k *kernel) Forget(half int) error {
+	for e := range k.marks {
+		if int(e/(epochs/2)) == half {
+			delete(k.marks, e)
 		}
 	}
+	return nil
+}
+
+func (k *kernel) Judge(rs *filter.Ruleset, epoch uint32, dirty []netip.Addr, all bool, gone []netip.Addr) error {
+	k.judged = append(k.judged, judgement{epoch, dirty, gone, all})
+	return nil
+}
+
+func newKernel(t *testing.T) *kernel {
+	return &kernel{T: t, engine: &filter.Engine{}, marks: map[uint32]bool{}}
+}
+
+func (k *kernel) applier(options compile.Options) *Applier {
+	return New(k.engine, k, k, nil, Options{Compile: options, Epochs: epochs, Failed: func(err error) { k.Error(err) }})
 }
 
 // state makes a snapshot: pods named by one letter, those in ingress and egress
@@ -113,9 +151,10 @@ func TestApply(t *testing.T) {
 	for name, list := range map[string][]*policy.Snapshot{"forwards": forwards, "backwards": backwards, "squashed": squashed, "doubled": doubled} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := &filter.Engine{}
-			k := &kernel{T: t, engine: e}
-			a := New(e, k.protect, compile.Options{})
+			k := newKernel(t)
+			a := k.applier(compile.Options{})
+			e := k.engine
+			defer a.Close()
 			for _, s := range list {
 				rs, problems, err := a.Apply(s)
 				if err != nil || len(problems) > 0 {
@@ -132,92 +171,138 @@ func TestApply(t *testing.T) {
 
 func (k *kernel) equals(s *policy.Snapshot, rs *filter.Ruleset) {
 	k.Helper()
-	want := Addresses{Ingress: rs.Protected(flow.Ingress), Egress: rs.Protected(flow.Egress)}
+	want := nft.State{Ingress: rs.Protected(flow.Ingress), Egress: rs.Protected(flow.Egress)}
 	for _, ep := range s.Endpoints {
 		want.Pods = append(want.Pods, ep.Addrs...)
 	}
 	slices.SortFunc(want.Pods, netip.Addr.Compare)
-	if !k.holds.equal(want) {
+	if !slices.Equal(k.holds.Ingress, want.Ingress) || !slices.Equal(k.holds.Egress, want.Egress) || !slices.Equal(k.holds.Pods, want.Pods) {
 		k.Errorf("the kernel was told %v, want %v", k.holds, want)
 	}
-}
-
-// closed checks what holds after the kernel refused a change: what it asks about and
-// the engine does not know is denied.
-func (k *kernel) closed() {
-	k.Helper()
-	rs := k.engine.Ruleset()
-	for _, a := range append(slices.Clone(k.holds.Ingress), k.holds.Egress...) {
-		if _, known := rs.Endpoint(a); !known {
-			other := netip.IPv6Unspecified().Next()
-			if a.Is4() {
-				other = netip.MustParseAddr("192.0.2.1")
-			}
-			for _, t := range []flow.Tuple{{Src: a, Dst: other, Proto: flow.TCP}, {Src: other, Dst: a, Proto: flow.TCP}} {
-				if d := rs.Decide(t); d.Verdict != filter.Drop {
-					k.Errorf("%v: %v, and the engine does not know one end", t, d.Verdict)
-				}
-			}
-		}
+	if f := k.engine.InForce(); f == nil || f.Epoch != k.holds.Epoch {
+		k.Errorf("the kernel is in epoch %d, the engine answers by %v", k.holds.Epoch, f)
 	}
 }
 
-// TestApplyFails: whichever change the kernel refuses, it stays closed, the error is
-// told, and applying again puts everything right.
+// TestApplyFails: whichever change the kernel refuses, or makes and says nothing of, the
+// error is told, applying again puts everything right, and nothing of the past holds.
 func TestApplyFails(t *testing.T) {
 	t.Parallel()
 	failures := 0
 	for failAt := 1; ; failAt++ {
-		e := &filter.Engine{}
-		k := &kernel{T: t, engine: e, failAt: failAt}
-		a := New(e, k.protect, compile.Options{})
-		for _, s := range states() {
-			rs, _, err := a.Apply(s)
-			if err != nil {
-				failures++
-				if !errors.Is(err, errKernel) || rs != nil {
-					t.Fatalf("change %d: %v, %v", failAt, rs, err)
+		changes := 0
+		for _, made := range []bool{false, true} {
+			k := newKernel(t)
+			k.failAt, k.made = failAt, made
+			a := k.applier(compile.Options{})
+			for _, s := range states() {
+				rs, _, err := a.Apply(s)
+				if err != nil {
+					failures++
+					if !errors.Is(err, errKernel) || rs != nil {
+						t.Fatalf("change %d: %v, %v", failAt, rs, err)
+					}
+					if f := k.engine.InForce(); f != nil && f.Generation() == s.Generation {
+						t.Errorf("change %d: the engine answers by a ruleset that the kernel may not ask by", failAt)
+					}
+					if rs, _, err = a.Apply(s); err != nil {
+						t.Fatalf("change %d, again: %v", failAt, err)
+					}
+					if len(k.holds.Past) > 0 {
+						t.Errorf("change %d, again: epochs %v still hold", failAt, k.holds.Past)
+					}
 				}
-				k.closed()
-				if rs, _, err = a.Apply(s); err != nil {
-					t.Fatalf("change %d, again: %v", failAt, err)
-				}
+				k.equals(s, rs)
 			}
-			k.equals(s, rs)
+			a.Close()
+			changes = k.changes
 		}
-		if k.changes < failAt {
+		if changes < failAt {
 			break
 		}
 	}
-	if failures < 5 {
+	if failures < 10 {
 		t.Errorf("only %d changes were made to fail", failures)
 	}
 }
 
-// TestNothingPassesInBetween: one change takes a flow's denial from its sender to
-// its receiver. At no moment may the kernel ask about neither.
-func TestNothingPassesInBetween(t *testing.T) {
+// TestRefusedForAWholeTurn: the engine does not answer by an epoch that comes round
+// again while the kernel refuses everything.
+func TestRefusedForAWholeTurn(t *testing.T) {
 	t.Parallel()
-	e := &filter.Engine{}
-	var holds Addresses
-	src, dst := netip.AddrFrom4([4]byte{10, 0, 0, 'a'}), netip.AddrFrom4([4]byte{10, 0, 0, 'b'})
-	denied := func() bool {
-		asked := slices.Contains(holds.Egress, src) || slices.Contains(holds.Ingress, dst)
-		return asked && e.Ruleset().Decide(flow.Tuple{Src: src, Dst: dst, Proto: flow.TCP}).Verdict == filter.Drop
+	k := newKernel(t)
+	a := k.applier(compile.Options{})
+	defer a.Close()
+	if _, _, err := a.Apply(state(1, "ab", "a", "")); err != nil {
+		t.Fatal(err)
 	}
-	a := New(e, func(next Addresses) error {
-		if e.Ruleset().Generation() > 1 && !denied() {
-			t.Error("the flow passes before the kernel is told")
+	for i := range 3 * epochs {
+		k.failAt = k.changes + 1
+		if _, _, err := a.Apply(state(2, "ab", "b", "")); err == nil {
+			t.Fatal("the kernel refused, and no error")
 		}
-		holds = next
-		if !denied() {
-			t.Errorf("the flow passes when the kernel was told %v", next)
+		if f := k.engine.InForce(); i > epochs && f != nil {
+			t.Fatalf("the engine still answers by epoch %d", f.Epoch)
 		}
-		return nil
-	}, compile.Options{})
-	for _, s := range []*policy.Snapshot{state(1, "ab", "", "a"), state(2, "ab", "b", ""), state(3, "ab", "", "a")} {
+	}
+	if _, _, err := a.Apply(state(3, "ab", "ab", "")); err != nil {
+		t.Fatal(err)
+	}
+	if f := k.engine.InForce(); f == nil || f.Generation() != 3 {
+		t.Error("the engine does not answer again")
+	}
+}
+
+// TestWheel turns the wheel twice. put checks that no epoch is entered before the marks
+// of the last turn are gone.
+func TestWheel(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	a := k.applier(compile.Options{})
+	for g := range uint64(2*epochs + 3) {
+		ingress := "a"
+		if g%2 == 1 {
+			ingress = "ab"
+		}
+		if _, _, err := a.Apply(state(g+1, "abc", ingress, "")); err != nil {
+			t.Fatal(err)
+		}
+		if int(g) > 2 && len(k.holds.Past) == 0 {
+			t.Errorf("generation %d: nothing of the past holds", g+1)
+		}
+	}
+	a.Close()
+	if k.changes != 2*epochs+3 {
+		t.Errorf("%d changes", k.changes)
+	}
+}
+
+// TestGone: an address that leaves, or goes to another pod, is dirty, and its flows are
+// swept.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	a := k.applier(compile.Options{})
+	s := state(1, "abc", "", "")
+	other := state(2, "bc", "", "")
+	other.Endpoints[0].Name = "another"
+	for _, s := range []*policy.Snapshot{s, other} {
 		if _, _, err := a.Apply(s); err != nil {
 			t.Fatal(err)
+		}
+	}
+	a.Close()
+	want := append(slices.Clone(s.Endpoints[0].Addrs), s.Endpoints[1].Addrs...)
+	slices.SortFunc(want, netip.Addr.Compare)
+	if len(k.judged) != 1 {
+		t.Fatalf("%d sweeps, want one: %v", len(k.judged), k.judged)
+	}
+	if got := k.judged[0].gone; !slices.Equal(got, want) {
+		t.Errorf("swept flows of %v, want of %v", got, want)
+	}
+	for _, gone := range want {
+		if _, dirty := slices.BinarySearchFunc(k.holds.Dirty, gone, netip.Addr.Compare); !dirty {
+			t.Errorf("%v is not dirty", gone)
 		}
 	}
 }
@@ -227,8 +312,8 @@ func TestPodsOfThisNode(t *testing.T) {
 	t.Parallel()
 	s := state(1, "abc", "abc", "")
 	s.Endpoints[0].Node, s.Endpoints[1].Node = "here", "there"
-	k := &kernel{T: t, engine: &filter.Engine{}}
-	if _, _, err := New(k.engine, k.protect, compile.Options{Node: "here"}).Apply(s); err != nil {
+	k := newKernel(t)
+	if _, _, err := k.applier(compile.Options{Node: "here"}).Apply(s); err != nil {
 		t.Fatal(err)
 	}
 	want := slices.Concat(s.Endpoints[0].Addrs, s.Endpoints[2].Addrs)
@@ -238,15 +323,16 @@ func TestPodsOfThisNode(t *testing.T) {
 	}
 }
 
-// TestApplyIsQuiet: a snapshot that protects the same addresses costs the kernel
-// nothing.
+// TestApplyIsQuiet: a snapshot that changes no decision costs the kernel nothing.
 func TestApplyIsQuiet(t *testing.T) {
 	t.Parallel()
-	e := &filter.Engine{}
-	k := &kernel{T: t, engine: e}
-	a := New(e, k.protect, compile.Options{})
+	k := newKernel(t)
+	a := k.applier(compile.Options{})
+	s := state(1, "ab", "a", "")
 	for g := range uint64(3) {
-		if _, _, err := a.Apply(state(g+1, "ab", "a", "")); err != nil {
+		same := *s
+		same.Generation = g + 1
+		if _, _, err := a.Apply(&same); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -26,7 +26,7 @@ func TestDuplicatesAgree(t *testing.T) {
 			if rnd.IntN(2) == 0 {
 				q.lay(i, packetDatagram(t, id, 0, tcpPacket("10.0.0.9", "10.0.0.1", sport, dport)))
 			} else {
-				q.lay(i, packetDatagram(t, id, q.cfg.ReplyMark, tcpPacket("10.0.0.1", "10.0.0.9", dport, sport)))
+				q.lay(i, packetDatagram(t, id, q.cfg.Marks.Reply, tcpPacket("10.0.0.1", "10.0.0.9", dport, sport)))
 			}
 		}
 		if err := q.answer(n, 1); err != nil {
@@ -40,11 +40,11 @@ func TestDuplicatesAgree(t *testing.T) {
 	first, kinds := map[int]uint32{}, map[uint32]int{}
 	for _, v := range verdicts(t, written) {
 		f := flowOf[v.ID]
-		if want, seen := first[f]; seen && v.Verdict != want {
-			t.Errorf("flow %d: verdict %d for packet %d, and %d before", f, v.Verdict, v.ID, want)
+		if want, seen := first[f]; seen && v.Mark != want {
+			t.Errorf("flow %d: verdict %#x for packet %d, and %#x before", f, v.Mark, v.ID, want)
 		}
-		first[f] = v.Verdict
-		kinds[v.Verdict]++
+		first[f] = v.Mark
+		kinds[v.Mark]++
 	}
 	if len(first) != flows || len(kinds) != 2 {
 		t.Errorf("%d flows and verdicts %v: nothing was tested", len(first), kinds)

@@ -2,8 +2,10 @@ package nfq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	nfqueue "github.com/florianl/go-nfqueue/v2"
@@ -14,8 +16,7 @@ import (
 	"github.com/postern-project/postern/filter/packet"
 )
 
-// Config says what a Queue does. The marks are those that the rules in the kernel
-// use.
+// Config says what a Queue does.
 type Config struct {
 	Queue uint16
 	// MaxLen is how many packets may wait for a verdict; the kernel drops and
@@ -25,13 +26,24 @@ type Config struct {
 	// header on. What does not show its ports within is dropped.
 	CopyRange uint32
 
-	MarkMask   uint32 // the bits of a packet mark that are ours
-	AcceptMark uint32 // set under MarkMask on an accepted packet
-	ReplyMark  uint32 // found under MarkMask on packets against their flow's direction
+	// Marks are those of the rules in the kernel.
+	Marks Marks
+	// Holds says which packets wait for their pod; the zero value lets none wait.
+	Holds Holds
 
 	// Ring takes a record of every decision; nil for none. The Queue is its only
 	// producer.
 	Ring *flowlog.Ring
+}
+
+// Marks are values under Mask of the packet mark. Package nft says what they mean.
+type Marks struct {
+	Mask uint32
+	// On packets from the kernel.
+	Reply, Taken, Doubt uint32
+	// On answers to it, together with the epoch shifted left by EpochShift.
+	Pass, Learn, Deny uint32
+	EpochShift        int
 }
 
 // Defaults for Config.
@@ -66,6 +78,12 @@ type Queue struct {
 	// granted: the socket's buffer holds a full queue.
 	granted bool
 	record  flowlog.Record // scratch: on the heap once, not once a packet
+	// working is the epoch of the decisions under way, plus 1; 0 between batches.
+	working atomic.Uint32
+
+	held   []waiting       // in the order in which they came; as long as Holds.Max at most
+	looked *filter.InForce // by which they were last looked at
+	wake   int             // eventfd
 }
 
 // Open binds a queue number in the caller's network namespace. Its errors are one
@@ -100,10 +118,15 @@ func newQueue(cfg Config, engine *filter.Engine, fd int) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open eventfd: %w", err)
+	}
 	return &Queue{
-		cfg: cfg, engine: engine, fd: fd, granted: granted,
-		in:  newReceiver(batch, slotOverhead+int(cfg.CopyRange)),
-		out: make([]byte, batch*verdictLen),
+		cfg: cfg, engine: engine, fd: fd, granted: granted, wake: wake,
+		held: make([]waiting, 0, cfg.Holds.Max),
+		in:   newReceiver(batch, slotOverhead+int(cfg.CopyRange)),
+		out:  make([]byte, batch*verdictLen),
 	}, nil
 }
 
@@ -113,7 +136,7 @@ func (q *Queue) FD() int { return q.fd }
 
 // Close closes the socket. With its last descriptor the queue goes, and the kernel
 // drops the packets that wait. Run must have returned.
-func (q *Queue) Close() error { return unix.Close(q.fd) }
+func (q *Queue) Close() error { return errors.Join(unix.Close(q.wake), unix.Close(q.fd)) }
 
 // Stats gives the counters, which may be read while Run is at work.
 func (q *Queue) Stats() *Stats { return &q.stats }
@@ -131,7 +154,14 @@ func (q *Queue) Run(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for ctx.Err() == nil {
-		n, errno := q.in.receive(q.fd)
+		flags := unix.MSG_WAITFORONE
+		if len(q.held) > 0 {
+			if err := q.await(); err != nil {
+				return fmt.Errorf("queue %d: %w", q.cfg.Queue, err)
+			}
+			flags |= unix.MSG_DONTWAIT
+		}
+		n, errno := q.in.receive(q.fd, flags)
 		now := time.Now().UnixNano()
 		q.stats.Alive.Store(now)
 		switch errno {
@@ -152,7 +182,7 @@ func (q *Queue) Run(ctx context.Context) error {
 // the verdicts.
 func (q *Queue) answer(n int, now int64) error {
 	q.stats.Batches.Add(1)
-	rs := q.engine.Ruleset() // one ruleset for the whole batch
+	f := q.begin() // one ruleset for the whole batch
 	for i := range n {
 		for rest := q.in.datagram(i); ; {
 			m, next, ok := nextMessage(rest)
@@ -160,13 +190,40 @@ func (q *Queue) answer(n int, now int64) error {
 				break
 			}
 			rest = next
-			q.take(m, rs, now)
+			q.take(m, f, now)
 		}
 	}
-	return q.flush()
+	return q.end()
 }
 
-func (q *Queue) take(m message, rs *filter.Ruleset, now int64) {
+// begin takes the ruleset for a batch, and says so where Answering looks.
+func (q *Queue) begin() *filter.InForce {
+	for {
+		f := q.engine.InForce()
+		if f == nil {
+			return nil
+		}
+		q.working.Store(f.Epoch + 1)
+		if q.engine.InForce() == f { // nobody looked before it was said
+			return f
+		}
+	}
+}
+
+func (q *Queue) end() error {
+	err := q.flush()
+	q.working.Store(0)
+	return err
+}
+
+// Answering tells in which epoch decisions are under way that the kernel has not got
+// yet; ok is false if there are none. Any goroutine may ask.
+func (q *Queue) Answering() (epoch uint32, ok bool) {
+	n := q.working.Load()
+	return n - 1, n != 0
+}
+
+func (q *Queue) take(m message, f *filter.InForce, now int64) {
 	switch m.typ {
 	case msgPacket:
 		p, ok := parsePacket(m.body)
@@ -174,7 +231,7 @@ func (q *Queue) take(m message, rs *filter.Ruleset, now int64) {
 			q.stats.Malformed.Add(1)
 			return
 		}
-		q.decide(&p, rs, now)
+		q.decide(&p, f, now)
 	case unix.NLMSG_ERROR:
 		// Acknowledgements are not asked for, so this is a verdict the kernel
 		// would not take: the packet has gone, with its device or a flush.
@@ -184,42 +241,83 @@ func (q *Queue) take(m message, rs *filter.Ruleset, now int64) {
 	}
 }
 
-func (q *Queue) decide(p *packetMessage, rs *filter.Ruleset, now int64) {
+func (q *Queue) decide(p *packetMessage, f *filter.InForce, now int64) {
 	t, status := packet.Decode(p.payload)
 	if status != packet.OK {
 		q.stats.Undecodable[status].Add(1)
-		q.verdict(p, filter.Drop)
+		q.drop(p.id)
 		return
 	}
-	if p.mark&q.cfg.MarkMask == q.cfg.ReplyMark {
-		t = t.Reverse()
+	w := waiting{id: p.id, mark: p.mark, tuple: t}
+	w.orient(&q.cfg.Marks)
+	if q.hold(&w, f, now) {
+		return
 	}
+	q.settle(&w, f, now)
+}
+
+// settle decides a packet and appends its answer.
+func (q *Queue) settle(w *waiting, f *filter.InForce, now int64) {
 	d := filter.Decision{Reason: filter.NotReady}
-	if rs != nil {
-		d = rs.Decide(t)
+	if f == nil {
+		q.drop(w.id)
+		q.count(w, &d, nil, now)
+		return
 	}
-	q.verdict(p, d.Verdict)
+	d = f.Decide(w.tuple)
+	if w.doubtful && d.Verdict == filter.Accept {
+		// The direction is conntrack's guess: both must be allowed.
+		if back := f.Decide(w.tuple.Reverse()); back.Verdict == filter.Drop {
+			d = back
+		}
+	}
+	q.answerWith(w, &d, f.Epoch)
+	q.count(w, &d, f.Ruleset, now)
+}
+
+// answerWith appends the answer for a decision. The kernel learns from it if it is the
+// same for every flow like this one, and if it is certain how the flow began.
+func (q *Queue) answerWith(w *waiting, d *filter.Decision, epoch uint32) {
+	m := &q.cfg.Marks
+	repeats := !w.taken && !w.doubtful && d.Repeats()
+	mark := m.Pass
+	switch {
+	case d.Verdict == filter.Accept && repeats && w.tuple.Ported:
+		mark = m.Learn
+	case d.Verdict == filter.Accept:
+	case repeats:
+		mark = m.Deny
+	default:
+		q.drop(w.id)
+		return
+	}
+	q.repeat(w.id, w.mark&^m.Mask|mark|epoch<<m.EpochShift)
+}
+
+func (q *Queue) count(w *waiting, d *filter.Decision, rs *filter.Ruleset, now int64) {
 	q.stats.Decided[d.Verdict][d.Reason].Add(1)
 	if q.cfg.Ring != nil {
-		q.record = flowlog.Record{UnixNano: now, Tuple: t, Decision: d, Ruleset: rs}
+		q.record = flowlog.Record{UnixNano: now, Tuple: w.tuple, Decision: *d, Ruleset: rs}
 		q.cfg.Ring.Put(&q.record)
 	}
 }
 
-// verdict appends the answer for one packet.
-func (q *Queue) verdict(p *packetMessage, v filter.Verdict) {
-	if q.len+verdictLen > len(q.out) {
-		// More than one message came in a datagram, which the kernel does not do.
-		if q.flush() != nil {
-			return // the next flush meets the same error and reports it
-		}
+// repeat appends the answer that sends a packet through the rules once more.
+func (q *Queue) repeat(id, mark uint32) {
+	if q.room() {
+		q.len += putVerdict(q.out[q.len:], q.cfg.Queue, id, nfqueue.NfRepeat, mark, true)
 	}
-	if v == filter.Accept {
-		q.len += putVerdict(q.out[q.len:], q.cfg.Queue, p.id, nfqueue.NfRepeat, p.mark&^q.cfg.MarkMask|q.cfg.AcceptMark, true)
-		return
-	}
-	q.len += putVerdict(q.out[q.len:], q.cfg.Queue, p.id, nfqueue.NfDrop, 0, false)
 }
+
+func (q *Queue) drop(id uint32) {
+	if q.room() {
+		q.len += putVerdict(q.out[q.len:], q.cfg.Queue, id, nfqueue.NfDrop, 0, false)
+	}
+}
+
+// room makes room for one more answer. It is false if the answers so far cannot be
+// sent; the next flush meets the same error and reports it.
+func (q *Queue) room() bool { return q.len+verdictLen <= len(q.out) || q.flush() == nil }
 
 // flush sends the verdicts of the batch. The kernel takes them one by one within
 // the call, so a call that fails has settled none, and is made again.

@@ -74,7 +74,7 @@ func offline(t testing.TB, ring *flowlog.Ring) (q *Queue, out *os.File) {
 	return &Queue{
 		cfg: Config{
 			Queue: 100, CopyRange: DefaultCopyRange, Ring: ring,
-			MarkMask: 0xff000000, AcceptMark: 0x03000000, ReplyMark: 0x02000000,
+			Marks: Marks{Mask: 0xff000000, Reply: 0x02000000, Taken: 0x0a000000, Doubt: 0x12000000, Pass: 0x03000000, Learn: 0x04000000, Deny: 0x06000000, EpochShift: 27},
 		},
 		engine: e, fd: int(out.Fd()),
 		in: newReceiver(batch, slotOverhead+DefaultCopyRange), out: make([]byte, batch*verdictLen),
@@ -153,8 +153,8 @@ func TestAnswer(t *testing.T) {
 	}
 	const drop, repeat = 0, 4
 	want := []given{
-		{1, repeat, 0x03000000}, {2, drop, 0}, {3, repeat, 0x03004000}, {4, repeat, 0x03000000}, {5, repeat, 0x03000000},
-		{6, drop, 0}, {7, drop, 0}, {8, drop, 0}, {9, drop, 0}, {10, drop, 0}, {11, drop, 0}, {12, drop, 0},
+		{1, repeat, 0x04000000}, {2, repeat, 0x06000000}, {3, repeat, 0x04004000}, {4, repeat, 0x04000000}, {5, repeat, 0x04000000},
+		{6, repeat, 0x06000000}, {7, drop, 0}, {8, drop, 0}, {9, drop, 0}, {10, drop, 0}, {11, repeat, 0x06000000}, {12, drop, 0},
 	}
 	if d := cmp.Diff(want, verdicts(t, got)); d != "" {
 		t.Errorf("verdicts (-want +got):\n%s", d)

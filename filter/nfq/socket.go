@@ -271,9 +271,9 @@ func newReceiver(batch, slot int) *receiver {
 	return r
 }
 
-// receive waits for one datagram and takes what else is there, up to the batch.
-func (r *receiver) receive(fd int) (n int, err unix.Errno) {
-	got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])), uintptr(len(r.headers)), unix.MSG_WAITFORONE, 0, 0)
+// receive takes datagrams, up to the batch; with MSG_WAITFORONE it waits for the first.
+func (r *receiver) receive(fd, flags int) (n int, err unix.Errno) {
+	got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])), uintptr(len(r.headers)), uintptr(flags), 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

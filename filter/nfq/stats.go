@@ -19,6 +19,14 @@ type Stats struct {
 	// Undecodable counts packets that were dropped because they could not be
 	// decoded, by cause.
 	Undecodable [packet.Statuses]atomic.Uint64
+	// Held counts packets that were held for their pod. HoldsDecided, HoldsExpired and
+	// those of Holding are what became of them.
+	Held, HoldsDecided, HoldsExpired atomic.Uint64
+	// Holding is how many are held now.
+	Holding atomic.Uint64
+	// HoldsRefused counts packets that were dropped because too many were held. With
+	// those of HoldsExpired they are among Decided, as UnknownPod.
+	HoldsRefused atomic.Uint64
 	// Malformed counts messages of the kernel that could not be read. Their
 	// packets, if any, wait in the kernel without a verdict.
 	Malformed atomic.Uint64

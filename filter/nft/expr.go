@@ -1,8 +1,6 @@
 package nft
 
 import (
-	"net/netip"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -61,18 +59,35 @@ func setFlowMark(mask, value uint32) exprs {
 	}
 }
 
+// ct mark & MASK == @SET
+func flowMarkIn(mask uint32, s *nftables.Set) exprs {
+	return exprs{&expr.Ct{Key: expr.CtKeyMARK, Register: reg}, and(u32(mask)), lookup(s)}
+}
+
 // ct direction reply
 func isReply() exprs {
 	return exprs{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, compare(expr.CmpOpEq, 1)}
 }
 
-// ct state invalid
-func isInvalid() exprs {
-	return exprs{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, and(u32(expr.CtStateBitINVALID)),
-		compare(expr.CmpOpNeq, u32(0)...),
-	}
+// ct direction original
+func isOriginal() exprs {
+	return exprs{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, compare(expr.CmpOpEq, 0)}
 }
+
+// ct state STATE
+func flowIs(bit uint32) exprs {
+	return exprs{&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, and(u32(bit)), compare(expr.CmpOpNeq, u32(0)...)}
+}
+
+func isInvalid() exprs { return flowIs(expr.CtStateBitINVALID) }
+
+// isRelated holds for an ICMP error about a flow, and for the first packet of one
+// that a helper announced. Either carries the conntrack mark of that other flow.
+func isRelated() exprs { return flowIs(expr.CtStateBitRELATED) }
+
+// isTaken holds for the packet on which conntrack picks up a connection that it did
+// not see begin.
+func isTaken() exprs { return join(flowIs(expr.CtStateBitNEW), notOpening()) }
 
 // meta l4proto PROTO
 func l4proto(op expr.CmpOp, proto byte) exprs {
@@ -81,11 +96,44 @@ func l4proto(op expr.CmpOp, proto byte) exprs {
 
 // tcp flags & (syn|ack) != syn: every TCP packet but the one that opens a
 // connection (RFC 9293 section 3.1: flags are byte 13, SYN 0x02, ACK 0x10).
-func notOpening() exprs {
+func notOpening() exprs { return flags(expr.CmpOpNeq) }
+
+// EphemeralPort is the first of the ports from which Linux connects where nobody says
+// otherwise (net.ipv4.ip_local_port_range).
+const EphemeralPort = 32768
+
+// tcp sport < 32768 tcp dport >= 32768: from a server, by the look of it
+func looksLikeAnswer() exprs { return ports(expr.CmpOpLt, expr.CmpOpGte) }
+
+// tcp sport >= 32768 tcp dport < 32768: to a server, by the look of it
+func looksLikeQuestion() exprs { return ports(expr.CmpOpGte, expr.CmpOpLt) }
+
+func ports(source, destination expr.CmpOp) exprs {
+	port := func(offset uint32, op expr.CmpOp) exprs {
+		return exprs{
+			&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
+			compare(op, EphemeralPort>>8, EphemeralPort&0xff),
+		}
+	}
+	return join(l4proto(expr.CmpOpEq, unix.IPPROTO_TCP), port(0, source), port(2, destination))
+}
+
+// tcp flags & (syn|ack) == syn
+func isOpening() exprs { return flags(expr.CmpOpEq) }
+
+func flags(op expr.CmpOp) exprs {
 	return join(l4proto(expr.CmpOpEq, unix.IPPROTO_TCP), exprs{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		and([]byte{0x12}), compare(expr.CmpOpNeq, 0x02),
+		and([]byte{0x12}), compare(op, 0x02),
 	})
+}
+
+// meta l4proto != @SET
+func l4protoNotIn(s *nftables.Set) exprs {
+	return exprs{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID, Invert: true},
+	}
 }
 
 // udp dport PORT
@@ -123,18 +171,105 @@ func family(nfproto byte) exprs {
 	return exprs{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg}, compare(expr.CmpOpEq, nfproto)}
 }
 
-// ip saddr @SET, ip daddr @SET and the same for ip6.
-func addrIn(s *nftables.Set, source bool) exprs {
-	nfproto, offset, length := byte(unix.NFPROTO_IPV4), uint32(16), uint32(4)
-	if s.KeyType == nftables.TypeIP6Addr {
-		nfproto, offset, length = unix.NFPROTO_IPV6, 24, 16
+// ip6 nexthdr != @SET
+func nextHeaderNotIn(s *nftables.Set) exprs {
+	return join(family(unix.NFPROTO_IPV6), exprs{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 1},
+		&expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID, Invert: true},
+	})
+}
+
+func lookup(s *nftables.Set) expr.Any {
+	return &expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID}
+}
+
+// ip saddr and ip daddr, or ip6 saddr and ip6 daddr, into register 1.
+func addr(v int, source bool) exprs {
+	offset, length := uint32(16), uint32(4)
+	if v == v6 {
+		offset, length = 24, 16
 	}
 	if source {
 		offset -= length
 	}
-	return join(family(nfproto), exprs{
+	return join(family(nfproto[v]), exprs{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
-		&expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID},
+	})
+}
+
+var nfproto = [2]byte{v4: unix.NFPROTO_IPV4, v6: unix.NFPROTO_IPV6}
+
+// ip saddr @SET, ip daddr @SET and the same for ip6.
+func addrIn(s *nftables.Set, source bool) exprs {
+	return append(addr(familyOf(s), source), lookup(s))
+}
+
+// ip saddr @SET ip saddr != @BUT and the like
+func addrInBut(s, but *nftables.Set, source bool) exprs {
+	return join(addrIn(s, source), addr(familyOf(s), source)[2:], exprs{
+		&expr.Lookup{SourceRegister: reg, SetName: but.Name, SetID: but.ID, Invert: true},
+	})
+}
+
+func familyOf(s *nftables.Set) int {
+	if s.KeyType == nftables.TypeIP6Addr {
+		return v6
+	}
+	return v4
+}
+
+// Registers that follow register 1 in a concatenation. Register 1 is the first of
+// four of 32 bits each (NFT_REG_1), which have numbers of their own.
+const (
+	reg32    = unix.NFT_REG32_00
+	reg32of1 = 4 // of 32 bits, that make a register of 128
+)
+
+// ip saddr . ip daddr . meta l4proto . th dport, from register 1 on
+func wayOf(v int) exprs {
+	length := addr(v, true)[2].(*expr.Payload).Len
+	at := func(word uint32) uint32 { // the register that begins at a word
+		if word%reg32of1 == 0 {
+			return reg + word/reg32of1
+		}
+		return reg32 + word
+	}
+	e := addr(v, true)
+	rest := exprs{
+		addr(v, false)[2],
+		&expr.Meta{Key: expr.MetaKeyL4PROTO},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	}
+	for i, part := range rest {
+		word := length / 4
+		if i > 0 {
+			word += length/4 + uint32(i) - 1
+		}
+		switch p := part.(type) {
+		case *expr.Payload:
+			p.DestRegister = at(word)
+		case *expr.Meta:
+			p.Register = at(word)
+		}
+		e = append(e, part)
+	}
+	return e
+}
+
+// ip saddr . ip daddr . meta l4proto . th dport @SET
+func wayIn(v int, s *nftables.Set) exprs { return append(wayOf(v), lookup(s)) }
+
+// add @SET { ip saddr . ip daddr . meta l4proto . th dport }
+func addWay(v int, s *nftables.Set) exprs {
+	return append(wayOf(v), &expr.Dynset{SrcRegKey: reg, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_ADD})
+}
+
+// update @SET { ip saddr limit rate over RATE/second burst RATE packets }: holds
+// once the source has used its share up. Where the set is full it does not hold.
+func overLimit(v int, s *nftables.Set, rate uint32) exprs {
+	return append(addr(v, true), &expr.Dynset{
+		SrcRegKey: reg, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_UPDATE,
+		Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Over: true, Unit: expr.LimitTimeSecond, Burst: rate}},
 	})
 }
 
@@ -149,6 +284,9 @@ func accept() exprs { return verdict(expr.VerdictAccept) }
 
 func drop() exprs { return verdict(expr.VerdictDrop) }
 
+// return: to the rule after the jump that led here
+func back() exprs { return verdict(expr.VerdictReturn) }
+
 // reject with icmpx port-unreachable
 func reject() exprs {
 	return exprs{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}
@@ -162,12 +300,4 @@ func jump(chain string) exprs {
 // goto CHAIN: and do not come back
 func goTo(chain string) exprs {
 	return exprs{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
-}
-
-func elements(addrs []netip.Addr) []nftables.SetElement {
-	el := make([]nftables.SetElement, len(addrs))
-	for i, a := range addrs {
-		el[i].Key = a.AsSlice()
-	}
-	return el
 }

@@ -18,20 +18,51 @@ const (
 	CounterQueued Counter = "queued"
 	// CounterAccepted: came back from the queue accepted.
 	CounterAccepted Counter = "accepted"
+	// CounterDenied: came back from the queue denied; dropped.
+	CounterDenied Counter = "denied"
+	// CounterStale: came back with an answer of a policy that was in force no more;
+	// asked again.
+	CounterStale Counter = "stale"
+	// CounterAllowedCache: accepted, since a flow of the same way was.
+	CounterAllowedCache Counter = "allowed_cache"
+	// CounterDeniedCache: dropped, since a flow of the same way was.
+	CounterDeniedCache Counter = "denied_cache"
+	// CounterDeniedFlow: dropped, since another packet of the flow was.
+	CounterDeniedFlow Counter = "denied_flow"
+	// CounterKept: flows accepted in an earlier epoch, and untouched by what changed
+	// since.
+	CounterKept Counter = "kept"
 	// CounterFromNode: new flows that the host itself opened to a protected pod,
 	// accepted without a question (spec section 5.3, 6).
 	CounterFromNode Counter = "from_node"
 	// CounterInvalid: to or from a protected pod and fits no flow; dropped.
 	CounterInvalid Counter = "invalid"
+	// CounterError: ICMP errors about flows that are not accepted, or not again yet;
+	// dropped.
+	CounterError Counter = "icmp_error"
 	// CounterTunnel: a tunnel packet made by a pod; dropped (spec section 5.3, 10).
 	CounterTunnel Counter = "tunnel"
 	// CounterToHost: new flows of pods to this host, refused whatever policy says
 	// (spec section 5.3, 7).
 	CounterToHost Counter = "to_host"
+	// CounterGuard: over what one source may ask; dropped. New flows of protocols with
+	// ports, new flows of others, packets of flows that conntrack knew.
+	CounterGuard         Counter = "guard"
+	CounterGuardPortless Counter = "guard_portless"
+	CounterGuardKnown    Counter = "guard_known"
 )
 
 // Counters lists every counter of the table.
-var Counters = []Counter{CounterQueued, CounterAccepted, CounterFromNode, CounterInvalid, CounterTunnel, CounterToHost}
+var Counters = []Counter{
+	CounterQueued, CounterAccepted, CounterDenied, CounterStale, CounterAllowedCache, CounterDeniedCache, CounterDeniedFlow, CounterKept,
+	CounterFromNode, CounterInvalid, CounterError, CounterTunnel, CounterToHost, CounterGuard, CounterGuardPortless, CounterGuardKnown,
+}
+
+// Drops lists those that count dropped packets.
+var Drops = []Counter{
+	CounterDenied, CounterDeniedCache, CounterDeniedFlow, CounterInvalid, CounterError, CounterTunnel, CounterToHost,
+	CounterGuard, CounterGuardPortless, CounterGuardKnown,
+}
 
 type chain struct {
 	name     string
@@ -47,10 +78,22 @@ type rule struct {
 
 // The chains that others jump to.
 const (
-	chainFlow    = "flow"    // accepted flows leave here
-	chainEnforce = "enforce" // what has a protected end
-	chainOwn     = "own"     // what this host sends its pods
-	chainTunnel  = "tunnels" // what pods must not send
+	chainFlow      = "flow"       // flows that were judged leave here
+	chainKeep      = "keep"       // those that were judged in an earlier epoch
+	chainAnswers   = "answers"    // what goes against its flow's direction
+	chainTaken     = "taken"      // connections that conntrack did not see begin
+	chainUnknown   = "unknown"    // addresses of pods to come
+	chainEnforce   = "enforce"    // what has a protected end
+	chainAccepted  = "accepted"   // the queue's answers
+	chainDenied    = "denied"     //
+	chainAllowWay  = "allow_way"  // what is learned from them
+	chainDenyWay   = "deny_way"   //
+	chainCache     = "cache"      // ways that were decided before
+	chainLastCache = "last_cache" // in the last epoch
+	chainCached    = "cached"     // accepted for it
+	chainGuard     = "guards"     // a source's share of the queue
+	chainOwn       = "own"        // what this host sends its pods
+	chainTunnel    = "tunnels"    // what pods must not send
 )
 
 // srcnat and what stands around it: destination NAT is done and source NAT is
@@ -63,96 +106,322 @@ var (
 	afterIPVS = nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource + 1)
 )
 
-// sets are the table's sets: the addresses of protected pods by the direction in
-// which some policy selects them, and those of all pods here.
-type sets struct{ ingress4, ingress6, egress4, egress6, pods4, pods6 *nftables.Set }
-
-func newSets(t *nftables.Table) sets {
-	v4 := func(name, comment string) *nftables.Set {
-		return &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeIPAddr, Comment: comment}
-	}
-	v6 := func(name, comment string) *nftables.Set {
-		return &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeIP6Addr, Comment: comment}
-	}
-	return sets{
-		ingress4: v4("ingress4", "pods that a policy isolates for ingress"),
-		ingress6: v6("ingress6", "pods that a policy isolates for ingress"),
-		egress4:  v4("egress4", "pods that a policy isolates for egress"),
-		egress6:  v6("egress6", "pods that a policy isolates for egress"),
-		pods4:    v4("pods4", "all pods of this host"),
-		pods6:    v6("pods6", "all pods of this host"),
-	}
+// inForce is the part of a State that stands in the rules.
+type inForce struct {
+	epoch uint32
+	// carry tells whether what the last epoch allowed still holds unless dirty.
+	carry bool
 }
 
-func (s sets) all() []*nftables.Set {
-	return []*nftables.Set{s.ingress4, s.ingress6, s.egress4, s.egress6, s.pods4, s.pods6}
+// builder makes the rules of one state.
+type builder struct {
+	cfg Config
+	sets
+	inForce
 }
 
-// chains is the whole table as a value. Regular chains come first, because a rule
-// can only name a chain that exists.
-func chains(cfg Config, s sets) []chain {
-	m := cfg.Marks
-	mask, st := m.Mask(), m.stateMask()
-	admit := setFlowMark(mask, m.Flow())
-
+// chains is the whole table as a value.
+func (b *builder) chains() []chain {
 	return []chain{
-		{name: chainFlow, rules: []rule{
-			// A SYN never rides on an old mark: it may meet the entry of a closed
-			// connection, whose ports or address somebody else has now.
-			{"accepted TCP flows, but not a SYN", join(flowMarkIs(st, m.Flow()), notOpening(), accept())},
-			{"accepted flows", join(flowMarkIs(st, m.Flow()), l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), accept())},
-		}},
-		{name: chainEnforce, rules: slices.Concat(
-			// To remember and to act are two rules: without a conntrack entry (untracked,
-			// invalid) the first breaks off, and in one rule the packet would go
-			// round for ever.
-			[]rule{
-				{"the queue's answer: remember it", join(packetMarkIs(st, m.Accept()), admit)},
-				{"the queue's answer: let it pass", join(packetMarkIs(st, m.Accept()), count(CounterAccepted), setPacketMark(mask, 0), accept())},
-			},
-			invalid(cfg.JudgeInvalid),
-			[]rule{
-				{"tell the queue who began the flow", join(isReply(), setPacketMark(mask, m.Reply()))},
-				{"ask", join(count(CounterQueued), cfg.Queues.statement(cfg.Via))},
-			})},
-		{name: chainOwn, rules: []rule{
-			{"remember it", admit},
-			{"let it pass", join(count(CounterFromNode), accept())},
-		}},
-		{name: chainTunnel, rules: tunnels(cfg, s)},
+		{name: chainKeep, rules: b.keep()},
+		{name: chainFlow, rules: b.flow()},
+		{name: chainAllowWay, rules: b.learn(b.allowed[b.epoch%2])},
+		{name: chainDenyWay, rules: b.learn(b.denied[b.epoch%2])},
+		{name: chainAccepted, rules: b.accepted()},
+		{name: chainDenied, rules: b.deny()},
+		{name: chainCached, rules: b.cached()},
+		{name: chainLastCache, rules: b.lastCache()},
+		{name: chainCache, rules: b.cache()},
+		{name: chainGuard, rules: b.guards()},
+		{name: chainEnforce, rules: b.enforce()},
+		{name: chainUnknown, rules: b.unknown()},
+		{name: chainAnswers, rules: b.answers()},
+		{name: chainTaken, rules: b.taken()},
+		{name: chainOwn, rules: b.own()},
+		{name: chainTunnel, rules: b.tunnels()},
 		{name: "raw_prerouting", hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
-			{"nobody else sets our marks", setPacketMark(mask, 0)},
+			{"nobody else sets our marks", setPacketMark(b.mask(), 0)},
 		}},
 		{name: "raw_output", hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw, rules: []rule{
-			{"nobody else sets our marks", setPacketMark(mask, 0)},
+			{"nobody else sets our marks", setPacketMark(b.mask(), 0)},
 			// IPVS sends forwarded packets through here too, with the pod's address.
-			{"sent by this host", join(fromOwnAddress(), setPacketMark(mask, m.at(stateLocal)))},
+			{"sent by this host", join(fromOwnAddress(), setPacketMark(b.mask(), b.cfg.Marks.at(stateLocal, 0)))},
 		}},
-		{name: "host_input", hook: nftables.ChainHookInput, priority: afterIPVS, rules: append([]rule{
-			{"", jump(chainFlow)},
-			{"answers to this host", join(isReply(), accept())},
-			// Listener discovery, router and neighbour solicitation and neighbour
-			// advertisement; not router advertisement (134) or redirect (137),
-			// which no pod should send.
-		}, append(icmp6Accept(nil, 130, 131, 132, 133, 135, 136), slices.Concat(
-			[]rule{{"", jump(chainTunnel)}},
-			toHost(cfg.ToHost, s),
-			[]rule{
-				{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
-				{"from a protected pod", join(addrIn(s.egress6, true), goTo(chainEnforce))},
-			})...)...)},
-		{name: "pod_postrouting", hook: nftables.ChainHookPostrouting, priority: beforeSourceNAT, rules: append([]rule{
-			{"", jump(chainFlow)},
-		}, append(icmp6Accept(hopLimit255(), 133, 135, 136),
-			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress4, false), jump(chainOwn))},
-			rule{"this host reaches its pods", join(packetMarkIs(st, m.at(stateLocal)), addrIn(s.ingress6, false), jump(chainOwn))},
-			rule{"", jump(chainTunnel)},
-			rule{"from a protected pod", join(addrIn(s.egress4, true), goTo(chainEnforce))},
-			rule{"to a protected pod", join(addrIn(s.ingress4, false), goTo(chainEnforce))},
-			rule{"from a protected pod", join(addrIn(s.egress6, true), goTo(chainEnforce))},
-			rule{"to a protected pod", join(addrIn(s.ingress6, false), goTo(chainEnforce))},
-		)...)},
+		{name: "host_input", hook: nftables.ChainHookInput, priority: afterIPVS, rules: b.input()},
+		{name: "pod_postrouting", hook: nftables.ChainHookPostrouting, priority: beforeSourceNAT, rules: b.postrouting()},
 	}
+}
+
+func (b *builder) mask() uint32 { return b.cfg.Marks.Mask() }
+
+// each makes a rule for either family.
+func each(comment string, of func(v int) exprs) []rule {
+	return []rule{{comment, of(v4)}, {comment, of(v6)}}
+}
+
+// flow lets packets of flows go that were judged already. A SYN never rides on an
+// old mark: it may meet the entry of a closed connection, whose ports or address
+// somebody else has now.
+func (b *builder) flow() []rule {
+	m := b.cfg.Marks
+	ours, accepted := b.mask(), m.Flow(b.epoch)
+	if b.cfg.KeepEstablished {
+		ours, accepted = m.stateMask(), m.Flow(0) // of whichever epoch
+	}
+	notTCP := l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP)
+	denied := flowMarkIs(b.mask(), m.Denied(b.epoch))
+	rules := []rule{
+		{"accepted TCP flows, but not a SYN", join(flowMarkIs(ours, accepted), notOpening(), accept())},
+		{"accepted flows", join(flowMarkIs(ours, accepted), notTCP, accept())},
+		{"denied TCP flows, but not a SYN", join(denied, notOpening(), count(CounterDeniedFlow), drop())},
+		{"denied flows", join(denied, notTCP, count(CounterDeniedFlow), drop())},
+	}
+	if !b.cfg.KeepEstablished {
+		rules = append(rules, rule{"accepted in an earlier epoch", join(flowMarkIn(b.mask(), b.past), jump(chainKeep))})
+	}
+	return rules
+}
+
+// keep lets a flow into the present epoch whose ends nothing has narrowed since it
+// was accepted. It comes back with what must be judged again.
+func (b *builder) keep() []rule {
+	return slices.Concat(
+		[]rule{
+			// An ICMP error has other ends than the flow that it is about.
+			{"about another flow", join(isRelated(), back())},
+			{"a SYN", join(isOpening(), back())},
+		},
+		b.unlessDirty(),
+		[]rule{
+			{"still accepted: remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
+			{"let it pass", join(count(CounterKept), accept())},
+		})
+}
+
+// isAnswer makes rules for what goes against its flow's direction. A SYN does not: it
+// begins a connection, whatever is left of one that had the same ports.
+func isAnswer(comment string, then exprs) []rule {
+	return []rule{
+		{comment, join(isReply(), notOpening(), then)},
+		{comment, join(isReply(), l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), then)},
+	}
+}
+
+func (b *builder) unlessDirty() []rule {
+	return slices.Concat(
+		each("judge again", func(v int) exprs { return join(addrIn(b.dirty[v], true), back()) }),
+		each("judge again", func(v int) exprs { return join(addrIn(b.dirty[v], false), back()) }))
+}
+
+// enforce settles what the queue has answered, and asks it about the rest.
+//
+// To remember and to act are two rules everywhere: without a conntrack entry
+// (untracked, invalid), and with a set that is full, the first breaks off, and in
+// one rule the packet would go round for ever.
+func (b *builder) enforce() []rule {
+	m := b.cfg.Marks
+	answer := func(mark uint32) exprs { return packetMarkIs(b.mask(), mark|b.epoch<<m.EpochShift()) }
+	stale := func(s state) rule {
+		return rule{"an answer of the past", join(packetMarkIs(m.stateMask(), m.at(s, 0)), count(CounterStale))}
+	}
+	return slices.Concat(
+		[]rule{
+			// Its own addresses need not be those of the flow, whose mark it carries. So
+			// it is never judged by itself, and never teaches anything.
+			{"an error about a flow that is not accepted", join(isRelated(), l4proto(expr.CmpOpEq, unix.IPPROTO_ICMP), count(CounterError), drop())},
+			{"an error about a flow that is not accepted", join(isRelated(), l4proto(expr.CmpOpEq, unix.IPPROTO_ICMPV6), count(CounterError), drop())},
+			{"the queue's answer", join(answer(m.Pass()), goTo(chainAccepted))},
+			{"the queue's answer: learn from it", join(answer(m.Learn()), jump(chainAllowWay))},
+			{"the queue's answer", join(answer(m.Learn()), goTo(chainAccepted))},
+			{"the queue's answer: learn from it", join(answer(m.Deny()), jump(chainDenyWay))},
+			{"the queue's answer", join(answer(m.Deny()), goTo(chainDenied))},
+			stale(statePass), stale(stateLearn), stale(stateDeny),
+		},
+		invalid(b.cfg.JudgeInvalid),
+		[]rule{
+			{"", jump(chainCache)},
+			{"", jump(chainGuard)},
+			{"nothing is known", setPacketMark(b.mask(), 0)},
+		},
+		isAnswer("tell the queue who began the flow", setPacketMark(b.mask(), m.Reply())),
+		[]rule{
+			{"or that nobody knows", join(isTaken(), setPacketMark(b.mask(), m.Taken()))},
+			{"or that it is in doubt", join(flowIs(expr.CtStateBitESTABLISHED), isOriginal(), notOpening(), looksLikeAnswer(), setPacketMark(b.mask(), m.Doubt()))},
+			{"or that it is in doubt", join(isReply(), notOpening(), looksLikeQuestion(), setPacketMark(b.mask(), m.Doubt()))},
+			{"ask", join(count(CounterQueued), b.cfg.Queues.statement(b.cfg.Via))},
+		})
+}
+
+// accepted lets a packet pass that the queue accepted.
+func (b *builder) accepted() []rule {
+	return []rule{
+		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
+		{"let it pass", join(count(CounterAccepted), setPacketMark(b.mask(), 0), accept())},
+	}
+}
+
+func (b *builder) deny() []rule {
+	return []rule{
+		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Denied(b.epoch))},
+		{"stop it", join(count(CounterDenied), drop())},
+	}
+}
+
+// notFirst goes back with what does not begin a flow of its own, or has no ports.
+func (b *builder) notFirst() []rule {
+	return []rule{
+		{"against its flow's direction", join(isReply(), back())},
+		{"who began is not known", join(isTaken(), back())},
+		{"no ports", join(l4protoNotIn(b.ported), back())},
+		// The verdict loop refuses some that the kernel would read to their end.
+		{"extension headers", join(nextHeaderNotIn(b.ported), back())},
+	}
+}
+
+// learn remembers a way.
+func (b *builder) learn(to pair) []rule {
+	return append(b.notFirst(), each("remember the way", func(v int) exprs { return addWay(v, to[v]) })...)
+}
+
+// cache answers for ways that were decided before.
+func (b *builder) cache() []rule {
+	allowed, denied := b.allowed[b.epoch%2], b.denied[b.epoch%2]
+	rules := slices.Concat(
+		b.notFirst(),
+		each("denied before", func(v int) exprs { return join(wayIn(v, denied[v]), count(CounterDeniedCache), drop()) }),
+		each("allowed before", func(v int) exprs { return join(wayIn(v, allowed[v]), goTo(chainCached)) }))
+	if b.carry {
+		rules = append(rules, rule{"", jump(chainLastCache)})
+	}
+	return rules
+}
+
+// lastCache lets ways into the present epoch whose ends nothing has narrowed.
+func (b *builder) lastCache() []rule {
+	if !b.carry {
+		return nil
+	}
+	last, now := b.allowed[(b.epoch+1)%2], b.allowed[b.epoch%2]
+	return slices.Concat(
+		b.unlessDirty(),
+		each("still allowed: remember it", func(v int) exprs { return append(wayIn(v, last[v]), addWay(v, now[v])...) }),
+		each("still allowed", func(v int) exprs { return join(wayIn(v, last[v]), goTo(chainCached)) }))
+}
+
+func (b *builder) cached() []rule {
+	return []rule{
+		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
+		{"let it pass", join(count(CounterAllowedCache), setPacketMark(b.mask(), 0), accept())},
+	}
+}
+
+// guards drops what is over a source's share of the queue. Packets of flows that
+// conntrack knows have a share of their own: after a change of policy many of them
+// come at once, and they are not to be blamed.
+func (b *builder) guards() (rules []rule) {
+	over := func(comment string, when exprs, set pair, rate uint32, c Counter) {
+		if rate == 0 {
+			return
+		}
+		rules = append(rules, each(comment, func(v int) exprs {
+			return join(when, overLimit(v, set[v], rate), count(c), drop())
+		})...)
+	}
+	known := flowIs(expr.CtStateBitESTABLISHED)
+	over("of known flows", known, b.guardKnown, b.cfg.GuardKnown, CounterGuardKnown)
+	rules = append(rules, rule{"of known flows", join(known, back())})
+	over("new, without ports", l4protoNotIn(b.ported), b.guardPortless, b.cfg.GuardPortless, CounterGuardPortless)
+	rules = append(rules, rule{"new, without ports", join(l4protoNotIn(b.ported), back())})
+	over("new", nil, b.guard, b.cfg.Guard, CounterGuard)
+	return rules
+}
+
+// own accepts flows that this host began.
+func (b *builder) own() []rule {
+	return []rule{
+		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
+		{"let it pass", join(count(CounterFromNode), accept())},
+	}
+}
+
+func (b *builder) input() []rule {
+	return slices.Concat(
+		[]rule{
+			{"", jump(chainFlow)},
+			{"conntrack may have it the wrong way round", join(isReply(), notOpening(), looksLikeQuestion(), jump(chainTaken))},
+		},
+		isAnswer("answers to this host", accept()),
+		// Listener discovery, router and neighbour solicitation and neighbour
+		// advertisement; not router advertisement (134) or redirect (137),
+		// which no pod should send.
+		icmp6Accept(nil, 130, 131, 132, 133, 135, 136),
+		[]rule{{"", jump(chainTunnel)}},
+		b.toHost(),
+		each("from a protected pod", func(v int) exprs { return join(addrIn(b.egress[v], true), goTo(chainEnforce)) }),
+		b.unknownBut(true),
+	)
+}
+
+func (b *builder) postrouting() []rule {
+	local := packetMarkIs(b.cfg.Marks.stateMask(), b.cfg.Marks.at(stateLocal, 0))
+	return slices.Concat(
+		[]rule{{"", jump(chainFlow)}},
+		icmp6Accept(hopLimit255(), 133, 135, 136),
+		[]rule{
+			{"this host's errors about flows", join(local, isRelated(), accept())},
+		},
+		[]rule{{"", jump(chainTunnel)}},
+		[]rule{
+			{"conntrack may have it the wrong way round", join(isReply(), notOpening(), looksLikeQuestion(), jump(chainTaken))},
+			{"conntrack may have it the wrong way round", join(isOriginal(), notOpening(), looksLikeAnswer(), jump(chainTaken))},
+		},
+		isAnswer("goes against its flow's direction", goTo(chainAnswers)),
+		each("this host reaches its pods", func(v int) exprs { return join(local, addrIn(b.ingress[v], false), goTo(chainOwn)) }),
+		[]rule{{"began unseen", join(isTaken(), jump(chainTaken))}},
+		each("from a protected pod", func(v int) exprs { return join(addrIn(b.egress[v], true), goTo(chainEnforce)) }),
+		each("to a protected pod", func(v int) exprs { return join(addrIn(b.ingress[v], false), goTo(chainEnforce)) }),
+		[]rule{{"this host reaches all", join(local, accept())}},
+		b.unknownBut(true), b.unknownBut(false),
+	)
+}
+
+// answers are judged as the flow that they belong to: policy is about who began.
+func (b *builder) answers() []rule {
+	return slices.Concat(
+		each("of a protected pod's flow", func(v int) exprs { return join(addrIn(b.egress[v], false), goTo(chainEnforce)) }),
+		each("of a flow to a protected pod", func(v int) exprs { return join(addrIn(b.ingress[v], true), goTo(chainEnforce)) }),
+		b.unknownBut(true), b.unknownBut(false))
+}
+
+// taken are the packets on which conntrack picks up a connection, and those of
+// connections that it may have picked up. What looks like its opener may be the one
+// that was connected to, so either end counts as both.
+func (b *builder) taken() (rules []rule) {
+	for _, set := range []pair{b.egress, b.ingress} {
+		for _, source := range []bool{true, false} {
+			rules = append(rules, each("an end is protected", func(v int) exprs { return join(addrIn(set[v], source), goTo(chainEnforce)) })...)
+		}
+	}
+	return slices.Concat(rules, b.unknownBut(true), b.unknownBut(false))
+}
+
+// unknownBut leads packets to the queue that have an address at one end which is a
+// pod's, and whose pod is not known yet.
+func (b *builder) unknownBut(source bool) []rule {
+	if len(b.cfg.Local) == 0 {
+		return nil
+	}
+	return each("a pod that is not known yet", func(v int) exprs {
+		return join(addrInBut(b.local[v], b.pods[v], source), goTo(chainUnknown))
+	})
+}
+
+func (b *builder) unknown() []rule {
+	if len(b.cfg.Local) == 0 {
+		return nil
+	}
+	rules := each("no pod's, but this host's own", func(v int) exprs { return join(addrIn(b.local[v], true), fromOwnAddress(), back()) })
+	return append(rules, rule{"", goTo(chainEnforce)})
 }
 
 func invalid(judge bool) []rule {
@@ -165,13 +434,13 @@ func invalid(judge bool) []rule {
 // tunnels drops what a pod wraps up itself: inside, it could claim any address on
 // the network of whoever unwraps it. The protocol is looked at first: these rules see
 // every packet of the flows that no policy is about.
-func tunnels(cfg Config, s sets) (rules []rule) {
-	if cfg.AllowTunnels {
+func (b *builder) tunnels() (rules []rule) {
+	if b.cfg.AllowTunnels {
 		return nil
 	}
-	for _, set := range []*nftables.Set{s.pods4, s.pods6} {
-		if cfg.VXLANPort != 0 {
-			rules = append(rules, rule{"VXLAN from a pod", join(udpTo(cfg.VXLANPort), addrIn(set, true), count(CounterTunnel), drop())})
+	for _, set := range b.pods {
+		if b.cfg.VXLANPort != 0 {
+			rules = append(rules, rule{"VXLAN from a pod", join(udpTo(b.cfg.VXLANPort), addrIn(set, true), count(CounterTunnel), drop())})
 		}
 		rules = append(rules, rule{"IP in IP from a pod", join(l4proto(expr.CmpOpEq, unix.IPPROTO_IPIP), addrIn(set, true), count(CounterTunnel), drop())})
 	}
@@ -179,18 +448,15 @@ func tunnels(cfg Config, s sets) (rules []rule) {
 }
 
 // toHost refuses new flows of pods to their own host, if that is wanted.
-func toHost(a ToHost, s sets) (rules []rule) {
-	if a == ToHostAccept {
+func (b *builder) toHost() []rule {
+	if b.cfg.ToHost == ToHostAccept {
 		return nil
 	}
 	refuse := drop()
-	if a == ToHostReject {
+	if b.cfg.ToHost == ToHostReject {
 		refuse = reject()
 	}
-	for _, set := range []*nftables.Set{s.pods4, s.pods6} {
-		rules = append(rules, rule{"pods do not reach this host", join(addrIn(set, true), count(CounterToHost), refuse)})
-	}
-	return rules
+	return each("pods do not reach this host", func(v int) exprs { return join(addrIn(b.pods[v], true), count(CounterToHost), refuse) })
 }
 
 // icmp6Accept lets messages of the link pass; one rule a type, so that the

@@ -53,7 +53,7 @@ func NewSources(c *Conn, check SourceCheck, exempt []netip.Prefix) *Sources {
 }
 
 // Apply makes the kernel check, with these indexes of pods' own links, in one
-// transaction. The table must be there: Table.Protect makes it.
+// transaction. The table must be there: Table.Apply makes it.
 func (s *Sources) Apply(links []int) error {
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: TableName}
 	set := &nftables.Set{Table: t, Name: "links", KeyType: nftables.TypeIFIndex, Comment: "links that lead to pods of this host"}

@@ -7,9 +7,11 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TableName is the name of postern's table, in family inet.
@@ -35,7 +37,31 @@ type Config struct {
 	// JudgeInvalid sends packets that conntrack cannot place to the queue, where
 	// they are dropped otherwise.
 	JudgeInvalid bool
+	// KeepEstablished lets accepted flows go on until they end, whatever policy
+	// says later.
+	KeepEstablished bool
+	// Local are the prefixes from which pods of this host have their addresses. A packet
+	// with such an address at one end, and no pod that has it, goes to the queue.
+	Local []netip.Prefix
+	// CacheSize is how many ways each of the caches holds; 0 for DefaultCacheSize.
+	CacheSize uint32
+	// What one source may ask the queue a second, at once and in the long run: about
+	// new flows of protocols with ports, new ones of others, and packets of flows that
+	// conntrack knows. What is over is dropped. 0 is without limit.
+	Guard, GuardPortless, GuardKnown uint32
 }
+
+// DefaultCacheSize takes up to some 10 MB of kernel memory for each family, twice.
+const DefaultCacheSize = 65536
+
+// Defaults of the guard. A thread decides some 12,000 new flows a second (two cores,
+// Linux 6.18, 2026-11), so that it takes six busy sources to fill it. Repeated ways are
+// answered by the cache and count for nothing.
+const (
+	DefaultGuard         = 2000
+	DefaultGuardPortless = 200
+	DefaultGuardKnown    = 4000
+)
 
 // ToHost is an action for flows of pods to their own host.
 type ToHost uint8
@@ -51,11 +77,21 @@ const (
 // DefaultVXLANPort is the port that Calico and most others use (IANA).
 const DefaultVXLANPort = 4789
 
-// Protected are the addresses of the pods that some policy isolates, by
-// direction, and of all pods of this host; both families, each address once.
-// Traffic that has no address of Ingress or Egress at the end in question is never
-// delayed.
-type Protected struct{ Ingress, Egress, Pods []netip.Addr }
+// State is what the table shall enforce. Addresses are of both families, each once.
+type State struct {
+	// Ingress and Egress are of the pods that some policy isolates in that direction,
+	// and Pods of all pods of this host. Traffic that has no address of Ingress or Egress
+	// at the end in question is never delayed.
+	Ingress, Egress, Pods []netip.Addr
+	// Epoch is the number of the policy that the queue answers by. Each State that
+	// changes a verdict has another than that before it, and none that flows may still
+	// carry from the turn before.
+	Epoch uint32
+	// Past are epochs whose accepted flows are still accepted, unless one of their ends
+	// is Dirty: the epoch before, if any, comes first.
+	Past  []uint32
+	Dirty []netip.Addr
+}
 
 // Table is postern's table in the kernel.
 type Table struct {
@@ -63,8 +99,9 @@ type Table struct {
 	cfg    Config
 	table  *nftables.Table
 	sets   sets
-	holds  map[*nftables.Set]map[netip.Addr]bool // what the kernel's sets hold
-	inside bool                                  // rules are in the kernel
+	holds  map[*nftables.Set]map[string]bool // keys that the kernel's sets hold
+	state  inForce                           // valid if inside
+	inside bool                              // rules are in the kernel, by the state
 }
 
 // Conn is a connection to the kernel's nftables. It is for one goroutine at a time.
@@ -93,55 +130,116 @@ func NewTable(c *Conn, cfg Config) (*Table, error) {
 	if cfg.Via == ViaNone {
 		return nil, ErrNoQueue
 	}
+	if cfg.CacheSize == 0 {
+		cfg.CacheSize = DefaultCacheSize
+	}
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: TableName}
-	return &Table{conn: c, cfg: cfg, table: t, sets: newSets(t)}, nil
+	return &Table{conn: c, cfg: cfg, table: t, sets: newSets(t, cfg.CacheSize)}, nil
 }
 
-// Protect makes the kernel protect exactly these addresses. The first call also
-// puts the rules in, or adopts and renews those that an earlier process left,
-// without a moment in which a protected address is not covered. Each call is one
-// transaction; on an error the kernel is as it was before.
-func (t *Table) Protect(p Protected) error {
-	if !t.inside {
+// Apply makes the kernel enforce a state in the place of that before. The first call
+// also puts the table in, or adopts and renews what an earlier process left, without a
+// moment in which a protected address is not covered. Each call is one transaction. An
+// error leaves open which of the two states is in force.
+func (t *Table) Apply(s State) error {
+	if s.Epoch >= t.cfg.Marks.Epochs() {
+		return fmt.Errorf("epoch %d: there are %d", s.Epoch, t.cfg.Marks.Epochs())
+	}
+	first := !t.inside
+	if first {
 		if err := t.adopt(); err != nil {
 			return err
 		}
-		t.install()
+		t.create()
 	}
-	want := map[*nftables.Set][]netip.Addr{}
-	want[t.sets.ingress4], want[t.sets.ingress6] = byFamily(p.Ingress)
-	want[t.sets.egress4], want[t.sets.egress6] = byFamily(p.Egress)
-	want[t.sets.pods4], want[t.sets.pods6] = byFamily(p.Pods)
-	for _, s := range t.sets.all() {
-		add, del := difference(t.holds[s], want[s])
+	now, fresh := t.next(s)
+	if first || now != t.state {
+		t.renew(now, fresh)
+	}
+	want := t.elements(s)
+	t.inside = false // until the kernel has said so; look again at what is there before the next try
+	for _, set := range t.sets.kept() {
+		add, del := difference(t.holds[set], want[set])
 		for c := range slices.Chunk(del, chunk) {
-			if err := t.conn.SetDeleteElements(s, elements(c)); err != nil {
-				return fmt.Errorf("set %s: delete: %w", s.Name, err)
+			if err := t.conn.SetDeleteElements(set, elements(c)); err != nil {
+				return fmt.Errorf("set %s: delete: %w", set.Name, err)
 			}
 		}
 		for c := range slices.Chunk(add, chunk) {
-			if err := t.conn.SetAddElements(s, elements(c)); err != nil {
-				return fmt.Errorf("set %s: add: %w", s.Name, err)
+			if err := t.conn.SetAddElements(set, elements(c)); err != nil {
+				return fmt.Errorf("set %s: add: %w", set.Name, err)
 			}
 		}
 	}
 	if err := t.conn.Flush(); err != nil {
-		t.inside = false // look again at what is there before the next try
 		return fmt.Errorf("table %s: %w", TableName, err)
 	}
-	t.inside = true
-	for s, addrs := range want {
-		t.holds[s] = make(map[netip.Addr]bool, len(addrs))
-		for _, a := range addrs {
-			t.holds[s][a] = true
+	t.inside, t.state = true, now
+	for _, set := range t.sets.kept() {
+		t.holds[set] = make(map[string]bool, len(want[set]))
+		for _, k := range want[set] {
+			t.holds[set][k] = true
 		}
 	}
 	return nil
 }
 
+// next tells how the rules shall be in a state, and whether it begins with empty
+// caches.
+func (t *Table) next(s State) (now inForce, fresh bool) {
+	now = inForce{epoch: s.Epoch, carry: len(s.Past) > 0}
+	return now, !t.inside || now.epoch != t.state.epoch
+}
+
+// elements gives the keys that the sets shall hold.
+func (t *Table) elements(s State) map[*nftables.Set][]string {
+	want := map[*nftables.Set][]string{}
+	for p, addrs := range map[*pair][]netip.Addr{&t.sets.ingress: s.Ingress, &t.sets.egress: s.Egress, &t.sets.pods: s.Pods, &t.sets.dirty: s.Dirty} {
+		for v, of := range byFamily(addrs) {
+			for _, a := range of {
+				want[p[v]] = append(want[p[v]], string(a.AsSlice()))
+			}
+		}
+	}
+	mark := func(epoch uint32) string { return string(u32(t.cfg.Marks.Flow(epoch))) }
+	want[t.sets.current] = []string{mark(s.Epoch)}
+	for _, e := range s.Past {
+		want[t.sets.past] = append(want[t.sets.past], mark(e))
+	}
+	return want
+}
+
+// Epoch reads the epoch that the table in the kernel is in; ok is false where there is
+// no table.
+func (t *Table) Epoch() (epoch uint32, ok bool, err error) {
+	if ok, err := t.exists(); err != nil || !ok {
+		return 0, false, err
+	}
+	inKernel, err := t.conn.GetSets(t.table)
+	if err != nil {
+		return 0, false, fmt.Errorf("table %s: list sets: %w", TableName, err)
+	}
+	if !slices.ContainsFunc(inKernel, func(k *nftables.Set) bool { return k.Name == t.sets.current.Name }) {
+		return 0, true, nil // of a version that knew no epochs: its marks are those of the first
+	}
+	els, err := t.conn.GetSetElements(t.sets.current)
+	if err != nil {
+		return 0, false, fmt.Errorf("set %s: list: %w", t.sets.current.Name, err)
+	}
+	if len(els) != 1 {
+		return 0, false, fmt.Errorf("set %s: %d elements, want 1", t.sets.current.Name, len(els))
+	}
+	mark := binaryutil.NativeEndian.Uint32(els[0].Key)
+	epoch, accepted, ok := t.cfg.Marks.Judged(mark)
+	if !ok || !accepted || mark&^t.cfg.Marks.Mask() != 0 {
+		return 0, false, fmt.Errorf("the table in the kernel marks flows by %#x, which is not of mask %#x: an earlier process was given another; remove its table first (nft delete table inet %s)", mark, t.cfg.Marks.Mask(), TableName)
+	}
+	return epoch, true, nil
+}
+
 // adopt reads what the sets of an existing table hold.
 func (t *Table) adopt() error {
-	t.holds = map[*nftables.Set]map[netip.Addr]bool{}
+	t.holds = map[*nftables.Set]map[string]bool{}
 	there, err := t.exists()
 	if err != nil || !there {
 		return err
@@ -150,7 +248,7 @@ func (t *Table) adopt() error {
 	if err != nil {
 		return fmt.Errorf("table %s: list sets: %w", TableName, err)
 	}
-	for _, s := range t.sets.all() {
+	for _, s := range t.sets.kept() {
 		if !slices.ContainsFunc(inKernel, func(k *nftables.Set) bool { return k.Name == s.Name }) {
 			continue
 		}
@@ -158,11 +256,9 @@ func (t *Table) adopt() error {
 		if err != nil {
 			return fmt.Errorf("set %s: list: %w", s.Name, err)
 		}
-		t.holds[s] = make(map[netip.Addr]bool, len(els))
+		t.holds[s] = make(map[string]bool, len(els))
 		for _, e := range els {
-			if a, ok := netip.AddrFromSlice(e.Key); ok {
-				t.holds[s][a] = true
-			}
+			t.holds[s][string(e.Key)] = true
 		}
 	}
 	return nil
@@ -176,34 +272,65 @@ func (t *Table) exists() (bool, error) {
 	return slices.ContainsFunc(tables, func(k *nftables.Table) bool { return k.Name == TableName }), nil
 }
 
-// install queues the messages that make the table, or renew its rules where it
-// exists: chains and sets stay, rules are replaced.
-func (t *Table) install() {
+// create queues the messages that make the table, its chains, counters and sets as far
+// as they are not there.
+func (t *Table) create() {
 	c := t.conn
 	c.AddTable(t.table)
 	for _, name := range Counters {
 		c.AddObj(&nftables.NamedObj{Table: t.table, Name: string(name), Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 	}
-	for _, s := range t.sets.all() {
-		// The error is one of arguments, and these are constant.
+	// AddSet's errors are of arguments, and these are constant.
+	for _, s := range slices.Concat(t.sets.kept(), t.sets.others(), t.sets.caches(0), t.sets.caches(1)) {
 		_ = c.AddSet(s, nil)
 	}
+	for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
+		_ = c.SetAddElements(t.sets.ported, []nftables.SetElement{{Key: []byte{p}}})
+	}
+	for v, s := range t.sets.local {
+		c.FlushSet(s)
+		if els := intervals(t.cfg.Local, v); len(els) > 0 {
+			_ = c.SetAddElements(s, els)
+		}
+	}
 	policy := nftables.ChainPolicyAccept
-	for _, ch := range chains(t.cfg, t.sets) {
+	for _, ch := range t.chains(inForce{}) {
 		k := &nftables.Chain{Table: t.table, Name: ch.name}
 		if ch.hook != nil {
 			k.Hooknum, k.Priority, k.Type, k.Policy = ch.hook, ch.priority, nftables.ChainTypeFilter, &policy
 		}
 		c.AddChain(k)
-		c.FlushChain(k)
+	}
+}
+
+// renew queues the messages that exchange all rules, and gives the epoch empty caches
+// if it is a new one.
+func (t *Table) renew(now inForce, fresh bool) {
+	c := t.conn
+	chains := t.chains(now)
+	for _, ch := range chains {
+		c.FlushChain(&nftables.Chain{Table: t.table, Name: ch.name})
+	}
+	if fresh {
+		for _, s := range t.sets.caches(now.epoch) {
+			c.DelSet(s)
+			_ = c.AddSet(s, nil)
+		}
+	}
+	for _, ch := range chains {
 		for _, r := range ch.rules {
-			rule := &nftables.Rule{Table: t.table, Chain: k, Exprs: r.exprs}
+			rule := &nftables.Rule{Table: t.table, Chain: &nftables.Chain{Table: t.table, Name: ch.name}, Exprs: r.exprs}
 			if r.comment != "" {
 				rule.UserData = userdata.AppendString(nil, userdata.TypeComment, r.comment)
 			}
 			c.AddRule(rule)
 		}
 	}
+}
+
+func (t *Table) chains(now inForce) []chain {
+	b := builder{cfg: t.cfg, sets: t.sets, inForce: now}
+	return b.chains()
 }
 
 // Count reads the table's counters, in packets since the table was made; it is
@@ -237,33 +364,30 @@ func (t *Table) Remove() error {
 	return nil
 }
 
-func byFamily(addrs []netip.Addr) (v4, v6 []netip.Addr) {
-	for _, a := range addrs {
-		if a.Is4() {
-			v4 = append(v4, a)
-		} else {
-			v6 = append(v6, a)
+// difference tells what to add to and delete from a set to make it want, each in
+// order.
+func difference(has map[string]bool, want []string) (add, del []string) {
+	wanted := make(map[string]bool, len(want))
+	for _, k := range want {
+		if !has[k] && !wanted[k] {
+			add = append(add, k)
+		}
+		wanted[k] = true
+	}
+	for k := range has {
+		if !wanted[k] {
+			del = append(del, k)
 		}
 	}
-	return v4, v6
+	slices.Sort(add)
+	slices.Sort(del)
+	return add, del
 }
 
-// difference tells what to add to and delete from a set to make it want, each in
-// address order.
-func difference(has map[netip.Addr]bool, want []netip.Addr) (add, del []netip.Addr) {
-	wanted := make(map[netip.Addr]bool, len(want))
-	for _, a := range want {
-		if !has[a] && !wanted[a] {
-			add = append(add, a)
-		}
-		wanted[a] = true
+func elements(keys []string) []nftables.SetElement {
+	el := make([]nftables.SetElement, len(keys))
+	for i, k := range keys {
+		el[i].Key = []byte(k)
 	}
-	for a := range has {
-		if !wanted[a] {
-			del = append(del, a)
-		}
-	}
-	slices.SortFunc(add, netip.Addr.Compare)
-	slices.SortFunc(del, netip.Addr.Compare)
-	return add, del
+	return el
 }

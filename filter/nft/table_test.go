@@ -47,7 +47,10 @@ func newTable(t *testing.T, c *Conn, via QueueVia) *Table {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := NewTable(c, Config{Marks: m, Queues: Queues{First: 100, Count: 2}, Via: via, ToHost: ToHostReject, VXLANPort: DefaultVXLANPort})
+	table, err := NewTable(c, Config{Marks: m, Queues: Queues{First: 100, Count: 2}, Via: via, ToHost: ToHostReject, VXLANPort: DefaultVXLANPort,
+		Local: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("fd00:1::/64")},
+		Guard: DefaultGuard, GuardPortless: DefaultGuardPortless, GuardKnown: DefaultGuardKnown,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +81,7 @@ func TestTableText(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := newTable(t, c, via)
-	if err := table.Protect(Protected{Ingress: addrs("10.0.1.10", "fd00:1::10"), Egress: addrs("10.0.1.15"), Pods: addrs("10.0.1.10", "10.0.1.15", "fd00:1::10")}); err != nil {
+	if err := table.Apply(State{Ingress: addrs("10.0.1.10", "fd00:1::10"), Egress: addrs("10.0.1.15"), Pods: addrs("10.0.1.10", "10.0.1.15", "fd00:1::10"), Epoch: 3, Past: []uint32{2, 1}, Dirty: addrs("10.0.1.10")}); err != nil {
 		t.Fatal(err)
 	}
 	got := queueText.ReplaceAllString(warningText.ReplaceAllString(list(t), ""), "$1 QUEUE$2")
@@ -97,20 +100,20 @@ func TestTableText(t *testing.T) {
 	}
 }
 
-// TestProtect walks through a list of states, forwards and with the process
+// TestApply walks through a list of states, forwards and with the process
 // exchanged before every step.
-func TestProtect(t *testing.T) {
+func TestApply(t *testing.T) {
 	many := make([]netip.Addr, 3*chunk+7)
 	for i := range many {
 		many[i] = netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})
 	}
-	states := []Protected{
+	states := []State{
 		{},
 		{Ingress: addrs("10.0.1.10", "fd00:1::10")},
-		{Ingress: addrs("10.0.1.10", "10.0.1.11"), Egress: addrs("fd00:1::11", "10.0.1.10")},
-		{Ingress: many},
-		{Egress: many[5:], Pods: many},
-		{},
+		{Ingress: addrs("10.0.1.10", "10.0.1.11"), Egress: addrs("fd00:1::11", "10.0.1.10"), Epoch: 1},
+		{Ingress: many, Epoch: 2, Past: []uint32{1, 0}, Dirty: addrs("10.0.1.10", "fd00:1::11")},
+		{Egress: many[5:], Pods: many, Epoch: 3, Past: []uint32{2}, Dirty: many},
+		{Epoch: 4},
 	}
 	for _, restart := range []bool{false, true} {
 		c := inNamespace(t)
@@ -123,10 +126,16 @@ func TestProtect(t *testing.T) {
 			if restart {
 				table = newTable(t, c, via)
 			}
-			if err := table.Protect(s); err != nil {
+			if err := table.Apply(s); err != nil {
 				t.Fatalf("restart %v, state %d: %v", restart, i, err)
 			}
-			want := map[string]int{}
+			want := map[string]int{"epoch": 1}
+			if len(s.Past) > 0 {
+				want["past"] = len(s.Past)
+			}
+			for _, a := range s.Dirty {
+				want[map[bool]string{true: "dirty4", false: "dirty6"}[a.Is4()]]++
+			}
 			for _, a := range s.Ingress {
 				want[map[bool]string{true: "ingress4", false: "ingress6"}[a.Is4()]]++
 			}
@@ -137,7 +146,7 @@ func TestProtect(t *testing.T) {
 				want[map[bool]string{true: "pods4", false: "pods6"}[a.Is4()]]++
 			}
 			got := map[string]int{}
-			for _, set := range table.sets.all() {
+			for _, set := range table.sets.kept() {
 				els, err := c.GetSetElements(set)
 				if err != nil {
 					t.Fatal(err)
@@ -187,11 +196,11 @@ func TestRenewKeepsBaseChains(t *testing.T) {
 		}
 		return strings.Join(hs, "\n")
 	}
-	if err := newTable(t, c, via).Protect(Protected{}); err != nil {
+	if err := newTable(t, c, via).Apply(State{}); err != nil {
 		t.Fatal(err)
 	}
 	before := handles()
-	if err := newTable(t, c, via).Protect(Protected{Ingress: addrs("10.0.0.1")}); err != nil {
+	if err := newTable(t, c, via).Apply(State{Ingress: addrs("10.0.0.1")}); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(before, handles()); d != "" {
@@ -209,7 +218,7 @@ func TestCount(t *testing.T) {
 	if n, err := table.Count(); err != nil || len(n) != 0 {
 		t.Errorf("Count without a table: %v, %v", n, err)
 	}
-	if err := table.Protect(Protected{}); err != nil {
+	if err := table.Apply(State{}); err != nil {
 		t.Fatal(err)
 	}
 	n, err := table.Count()
@@ -237,7 +246,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 		t.Errorf("left behind by Probe:\n%s", out)
 	}
 	// The native expression must work if it was chosen and fail if it was not.
-	err = newTable(t, c, ViaNative).Protect(Protected{})
+	err = newTable(t, c, ViaNative).Apply(State{})
 	if (err == nil) != (via == ViaNative) {
 		t.Errorf("probe said %v, native rules: %v", via, err)
 	}
@@ -264,7 +273,8 @@ func TestMarks(t *testing.T) {
 		ok   bool
 	}{
 		{DefaultMask, true}, {0x00ff0000, true}, {0xff, true}, {0xffffffff, true},
-		{0, false}, {0x7f000000, false}, {0xff00ff00, false}, {0xf0f00000, false},
+		{0xfc000000, true},
+		{0, false}, {0x1f000000, false}, {0xff00ff00, false}, {0xf0f00000, false},
 	} {
 		m, err := NewMarks(tc.mask)
 		if (err == nil) != tc.ok {
@@ -274,11 +284,25 @@ func TestMarks(t *testing.T) {
 			continue
 		}
 		seen := map[uint32]bool{0: true}
-		for _, v := range []uint32{m.at(stateLocal), m.Reply(), m.Accept(), m.Flow()} {
+		for _, v := range []uint32{m.at(stateLocal, 0), m.Reply(), m.Pass(), m.Learn(), m.Deny(), m.Flow(0), m.Flow(m.Epochs() - 1), m.Denied(0), m.Denied(m.Epochs() - 1)} {
 			if v&^tc.mask != 0 || seen[v] {
 				t.Errorf("mask %#x: value %#x is outside the mask or not unique", tc.mask, v)
 			}
 			seen[v] = true
+		}
+		for e := range min(m.Epochs(), 64) {
+			for _, accepted := range []bool{false, true} {
+				mark := m.Denied(e)
+				if accepted {
+					mark = m.Flow(e)
+				}
+				if epoch, was, ok := m.Judged(mark | ^tc.mask); epoch != e || was != accepted || !ok {
+					t.Errorf("mask %#x: Judged(%#x) = %d, %v, %v", tc.mask, mark, epoch, was, ok)
+				}
+			}
+		}
+		if _, _, ok := m.Judged(m.Pass()); ok {
+			t.Errorf("mask %#x: a packet's mark passes for a flow's", tc.mask)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-project/postern/filter/dataplane"
 	"github.com/postern-project/postern/filter/explain"
 	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/policy"
 )
 
@@ -72,7 +73,7 @@ func probes() (flows []flow.Tuple) {
 // both ends of a transition are known.
 type wire struct {
 	engine filter.Engine
-	kernel dataplane.Addresses
+	kernel nft.State
 	seen   []string // which probes passed, at each moment of a transition
 }
 
@@ -84,7 +85,8 @@ func (w *wire) passing(flows []flow.Tuple) string {
 		_, to := slices.BinarySearchFunc(w.kernel.Ingress, f.Dst, netip.Addr.Compare)
 		out[i] = 'y'
 		if from || to {
-			if rs := w.engine.Ruleset(); rs == nil || rs.Decide(f).Verdict != filter.Accept {
+			// An answer of another epoch is asked for again.
+			if rs := w.engine.InForce(); rs == nil || rs.Epoch != w.kernel.Epoch || rs.Decide(f).Verdict != filter.Accept {
 				out[i] = 'n'
 			}
 		}
@@ -92,18 +94,31 @@ func (w *wire) passing(flows []flow.Tuple) string {
 	return string(out)
 }
 
+// Apply is the kernel's part of a change.
+func (w *wire) Apply(next nft.State) error {
+	w.seen = append(w.seen, w.passing(probes()))
+	w.kernel = next
+	w.seen = append(w.seen, w.passing(probes()))
+	return nil
+}
+
+func (w *wire) Epoch() (uint32, bool, error) { return 0, false, nil }
+
+// noFlows is a kernel without flows.
+type noFlows struct{}
+
+func (noFlows) Forget(int) error { return nil }
+
+func (noFlows) Judge(*filter.Ruleset, uint32, []netip.Addr, bool, []netip.Addr) error { return nil }
+
 // follows puts snapshots in force one after the other, and fails if at any moment a
 // flow passes that passes neither before nor after.
 func follows(t *testing.T, names []string, list []*policy.Snapshot) {
 	t.Helper()
 	flows := probes()
 	w := &wire{}
-	a := dataplane.New(&w.engine, func(next dataplane.Addresses) error {
-		w.seen = append(w.seen, w.passing(flows)) // the engine may be another already
-		w.kernel = next
-		w.seen = append(w.seen, w.passing(flows))
-		return nil
-	}, compile.Options{Node: "n1"})
+	a := dataplane.New(&w.engine, w, noFlows{}, nil, dataplane.Options{Compile: compile.Options{Node: "n1"}, Epochs: 32})
+	defer a.Close()
 	before := ""
 	for step, s := range list {
 		w.seen = nil
