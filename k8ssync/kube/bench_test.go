@@ -212,7 +212,7 @@ func BenchmarkChurn(b *testing.B) {
 		go func() { done <- src.Run(ctx) }()
 		<-src.Synced()
 		engine := &filter.Engine{}
-		applier := dataplane.New(engine, func(dataplane.Addresses) error { return nil }, compile.Options{Node: "node-1", Changes: store.Changes})
+		applier := dataplane.New(engine, &wire{}, noFlows{}, nil, dataplane.Options{Compile: compile.Options{Node: "node-1", Changes: store.Changes}, Epochs: 32})
 		last := store.Snapshot()
 		if _, _, err := applier.Apply(last); err != nil {
 			b.Fatal(err)
