@@ -20,6 +20,8 @@ const module = "github.com/postern-project/postern/"
 var mayImport = map[string][]string{
 	"deploy/crdgen": {},
 
+	"k8ssync/access": {},
+
 	"filter/flow":            {},
 	"internal/keeper":        {},
 	"internal/notify":        {},
@@ -69,10 +71,10 @@ var doors = map[string][]string{
 	"github.com/google/nftables":              {"filter/nft"},
 	"github.com/mdlayher/netlink":             {"conntrack", "filter/nfq", "filter/nft"},
 	"github.com/projectcalico/api":            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file"},
-	"k8s.io/":                                 {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "k8ssync/kube", "test/apiserver", "test/node"},
-	"k8s.io/client-go":                        {"k8ssync/kube", "test/apiserver", "test/node"},
+	"k8s.io/":                                 {"k8ssync/access", "deploy/crdgen", "k8ssync/convert", "k8ssync/file", "k8ssync/kube", "test/apiserver", "test/node"},
+	"k8s.io/client-go":                        {"k8ssync/access", "k8ssync/kube", "test/apiserver", "test/node"},
 	"github.com/go-logr/logr":                 {"k8ssync/kube"},
-	"sigs.k8s.io/":                            {"deploy/crdgen", "k8ssync/convert", "k8ssync/file", "test/vectors"},
+	"sigs.k8s.io/":                            {"k8ssync/access", "deploy/crdgen", "k8ssync/convert", "k8ssync/file", "test/vectors"},
 	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "internal/keeper", "cmd/postern"},
 	"github.com/google/gopacket":              {"filter/capture", "test/lab"},
 	"github.com/vishvananda/":                 {"cmd/postern", "filter/hostlink", "test/lab"},

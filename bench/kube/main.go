@@ -172,6 +172,10 @@ func run(r *report.Report, s size, rounds, rate int) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", change.name, err)
 		}
+		// The next change has to be what turns the access on.
+		if err := change.off(ctx); err != nil {
+			return fmt.Errorf("%s: %w", change.name, err)
+		}
 		r.Add("latency/"+change.name+"/p50-ms", quantile(all, 0.5), report.AtMost(20))
 		r.Add("latency/"+change.name+"/p99-ms", quantile(all, 0.99), report.AtMost(100))
 		say("%s: p50 %.1f ms, p99 %.1f ms", change.name, quantile(all, 0.5), quantile(all, 0.99))

@@ -93,7 +93,7 @@ the answer for the rest of the flow.`,
 	root.AddCommand(
 		newRunCommand(),
 		newKeepCommand(),
-		newStatusCommand(),
+		newStatusCommand(), newAccessCommand(),
 		newExplainCommand(),
 		newAuthzCommand(),
 		newLintCommand(),
