@@ -38,6 +38,7 @@ apiserver: ## build kube-apiserver for the tests, once a machine: some six minut
 unit: apiserver ## all tests, with the race detector: units, vectors, and end to end in namespaces
 	$(GO) test -race ./...
 	cd bench && $(GO) test ./...
+	cd deploy/istio/check && $(GO) test ./...
 
 .PHONY: test-vm
 test-vm: ## tests on Debian's own kernel, in a virtual machine; four minutes without KVM
@@ -62,6 +63,10 @@ soak: ## a node's policy through 24 simulated hours of churn: memory must stay w
 bench: ## benchmarks beside their rivals, and the figures in docs/performance.md
 	cd bench && $(GO) test -run '^$$' -bench . -benchtime 0.2s .
 	cd bench && $(GO) build -o ../bin/figures ./figures && ../bin/figures -write ../docs/performance.md
+
+.PHONY: bench-authz
+bench-authz: ## external authorization: answers within the process and over gRPC, and the figures in docs/performance-authz.md
+	cd bench && $(GO) build -o ../bin/bench-authz ./authz && ../bin/bench-authz -write ../docs/performance-authz.md
 
 .PHONY: bench-kernel
 bench-kernel: deps ## connections through a real node, beside rivals, and the figures in docs/performance-kernel.md

@@ -175,6 +175,13 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 }
 
+// Answer gives the encoded CheckResponse for an encoded CheckRequest, as a client
+// would get it. The bytes must not be changed.
+func (s *Server) Answer(message []byte) []byte {
+	c := decode(message)
+	return s.answer(&c)
+}
+
 // answer decides a check, counts and logs it.
 func (s *Server) answer(c *check) (a answer) {
 	defer func() {
