@@ -94,7 +94,8 @@ func TestInvalid(t *testing.T) {
 }
 
 // TestUntracked: packets that somebody keeps from conntrack have no flow in which a
-// verdict could be remembered. Each is asked about, once.
+// verdict could be remembered. What is decided alike is remembered, so that few of
+// them are asked about, and none more than once.
 func TestUntracked(t *testing.T) {
 	b := setup(t, examples)
 	b.nft("add table inet other; add chain inet other early { type filter hook prerouting priority -300; }; add rule inet other early udp dport 514 notrack;" +
@@ -118,8 +119,8 @@ func TestUntracked(t *testing.T) {
 			t.Errorf("%d denied datagrams arrived", n)
 		}
 		eventually(t, "the queue is empty", func() bool { return b.kernel().Waiting == 0 })
-		if n := b.kernel().LastID - before; n != 2*each {
-			t.Errorf("%d packets were queued, want each of %d once", n, 2*each)
+		if n := b.kernel().LastID - before; n < 2 || n > 2*each {
+			t.Errorf("%d packets were queued, want one of each sender, and each of %d once at most", n, 2*each)
 		}
 		// The host's own reach its pods, unasked.
 		if err := b.Node.Do(func() error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern/test/lab"
 )
@@ -56,10 +57,10 @@ func TestRefusesToStart(t *testing.T) {
 		says string
 	}{
 		{"without root", nobody, nil, 4, "postern: queue 100: bind: no permission to use netfilter queues: run as root, or give the process CAP_NET_ADMIN in this network namespace (operation not permitted)"},
-		{"no source", nil, []string{"--source", ""}, 2, "postern: --source is required: the directory of Kubernetes manifests to enforce"},
+		{"no source", nil, []string{"--source", ""}, 2, "postern: --source or --kubeconfig is required: the directory of Kubernetes manifests, or the cluster, to enforce"},
 		{"no queues", nil, []string{"--queues", "0"}, 2, "postern: --queues 0: want 1 or more"},
 		{"queue numbers", nil, []string{"--queue", "65535", "--queues", "2"}, 2, "postern: --queue 65535 --queues 2: queue numbers end at 65535"},
-		{"scattered mark mask", nil, []string{"--mark-mask", "0xf0f0"}, 2, "postern: --mark-mask: mark mask 0xf0f0: want at least 8 contiguous bits, such as 0xff000000"},
+		{"scattered mark mask", nil, []string{"--mark-mask", "0xf0f0"}, 2, "postern: --mark-mask: mark mask 0xf0f0: want at least 6 contiguous bits, such as 0xff000000"},
 		{"mark mask, no number", nil, []string{"--mark-mask", "bits"}, 2, `postern: invalid argument "bits" for "--mark-mask" flag: want a number of 32 bits, such as 0xff000000`},
 		{"endpoint to host", nil, []string{"--endpoint-to-host", "return"}, 2, `postern: --endpoint-to-host "return": want accept, drop or reject`},
 		{"flow log", nil, []string{"--flow-log", "some"}, 2, `postern: --flow-log "some": want all, denied or none`},
@@ -78,7 +79,12 @@ func TestRefusesToStart(t *testing.T) {
 
 	t.Run("queue taken", func(t *testing.T) {
 		b.start()
-		before := b.nft("list", "ruleset")
+		var before string
+		eventually(t, "the first daemon has learned the pods' links", func() bool {
+			before = b.nft("list", "ruleset")
+			time.Sleep(300 * time.Millisecond)
+			return before == b.nft("list", "ruleset")
+		})
 		code, stderr := runOn(t, b.Node, nil, "run", "--source", b.dir, "--log-format", "json")
 		want := "postern: queue 100: bind: another program owns it (netlink port id "
 		if code != 4 || !strings.HasPrefix(stderr, want) || strings.Contains(stderr, "\n") {
