@@ -24,6 +24,7 @@ var parts = []struct {
 	{"connect", connections},
 	{"flood", floods},
 	{"throughput", throughput},
+	{"change", changesInForce},
 	{"flow-cache", remembering},
 }
 
@@ -35,6 +36,14 @@ var children = map[string]func(args []string) error{
 	"raw":      rawMain,
 	"callback": callbackMain,
 	"send":     sendMain,
+	"stream":   streamMain,
+}
+
+// talkers are children that are told what to do, line by line, and end with the
+// last one.
+var talkers = map[string]func(args []string) error{
+	"plane": planeMain,
+	"watch": watchMain,
 }
 
 func main() {
@@ -48,7 +57,13 @@ func main() {
 			return
 		}
 	}
-	only := flag.String("only", "", "run the parts whose name matches (connect, flood, throughput, flow-cache)")
+	if len(os.Args) > 1 {
+		if child, ok := talkers[os.Args[1]]; ok {
+			exit(child(os.Args[2:]))
+			return
+		}
+	}
+	only := flag.String("only", "", "run the parts whose name matches (connect, flood, throughput, change, flow-cache)")
 	rounds := flag.Int("rounds", 9, "rounds of each measurement")
 	write := flag.String("write", "", "the file whose table is to be replaced")
 	flag.Parse()
