@@ -25,9 +25,11 @@ type suite struct {
 var suites = []suite{
 	{"filter/nfq", "."},
 	{"filter/nft", "."},
+	{"conntrack", "."},
 	{"test/lab", "."},
 	{"test/e2e", "^Test(Examples|EndpointToHost|Tunnels|EstablishedStaysInKernel|DaemonGone|Cleanup|Takeover|Change|MarksOfOthers|" +
-		"Invalid|Untracked|Protocols|OddPackets|Fragments|QueueVia)$"},
+		"Invalid|Untracked|Protocols|OddPackets|Fragments|QueueVia|" +
+		"Revocation|CacheAnswers|FullCache|KeepEstablished|KeptFlowsAreNotQueued|ForgedSource|NewPodIsNotCut)$"},
 }
 
 func main() {
