@@ -10,9 +10,15 @@
 // counted by cause. The kernel's FAIL_OPEN flag is never set: with it the kernel
 // accepts, unseen and uncounted, what does not fit into the queue.
 //
-// An accepted packet is answered with NF_REPEAT and a mark, so that it meets the
-// rules once more and they can remember its flow (package nft). A denied one is
-// answered with NF_DROP.
+// A decided packet is answered with NF_REPEAT and a mark that says what was decided
+// and in which epoch, so that it meets the rules once more and they can remember it
+// (package nft). What cannot be decided is answered with NF_DROP.
+//
+// A packet of an address whose pod is not known yet is held: it stays in the kernel,
+// and its id here, for a bounded time.
+//
+// A queue belongs to its socket and not to a process: Adopt goes on with one that
+// another process left with its supervisor.
 //
 // The socket is go-nfqueue's; its receive and verdict paths allocate a score of
 // times per packet each, so the loop works on the descriptor itself. Messages
