@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/postern-project/postern/filter"
@@ -22,10 +23,12 @@ type kernel struct {
 	holds   nft.State
 	in      bool // an epoch
 	changes int
-	failAt  int             // fails this change, counted from 1
-	made    bool            // although it was made
-	marks   map[uint32]bool // epochs of which flows may carry marks
-	judged  []judgement
+	failAt  int  // fails this change, counted from 1
+	made    bool // although it was made
+
+	mu     sync.Mutex      // of what the sweeper, beside the Applier, changes too
+	marks  map[uint32]bool // epochs of which flows may carry marks
+	judged []judgement
 }
 
 type judgement struct {
@@ -54,6 +57,8 @@ func (k *kernel) Apply(s nft.State) error {
 
 func (k *kernel) put(s nft.State) {
 	k.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.marks[s.Epoch] {
 		k.Errorf("epoch %d begins, and flows carry its mark from the turn before", s.Epoch)
 	}
@@ -70,6 +75,8 @@ func (k *kernel) put(s nft.State) {
 }
 
 func (k *kernel) Forget(half int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for e := range k.marks {
 		if int(e/(epochs/2)) == half {
 			delete(k.marks, e)
@@ -79,6 +86,8 @@ func (k *kernel) Forget(half int) error {
 }
 
 func (k *kernel) Judge(rs *filter.Ruleset, epoch uint32, dirty []netip.Addr, all bool, gone []netip.Addr) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.judged = append(k.judged, judgement{epoch, dirty, gone, all})
 	return nil
 }
