@@ -453,15 +453,16 @@ func (w *world) reuse() {
 	w.becomes(p, w.pods[db], true)
 }
 
-// restart: while postern is away new flows of protected pods are dropped and old
-// ones go on; back again it decides as before.
+// restart: while postern is away new flows of protected pods are dropped, unless the
+// kernel remembers their like, and old ones go on; back again it decides as before. From
+// auth to db nobody has spoken since long before the last changes.
 func (w *world) restart() {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		open, err := w.pods[api].DialTCP(netip.AddrPortFrom(w.pods[db].Addr4(), dbPort), 5*time.Second)
 		w.check(err)
 		w.check(lab.Echo(open, []byte("before"), 5*time.Second))
 		w.check(w.daemon.Stop(sig))
-		w.check(w.holds(w.pods[api], w.pods[db], false))
+		w.check(w.holds(w.pods[auth], w.pods[db], false))
 		w.check(w.holds(w.pods[reports], w.pods[db], false))
 		w.check(w.holds(w.pods[reports], w.pods[auth], true)) // no policy selects them
 		w.check(lab.Echo(open, []byte("while it is away"), 5*time.Second))
