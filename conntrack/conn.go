@@ -218,14 +218,6 @@ func Size() (entries, limit int, err error) {
 	return entries, limit, nil
 }
 
-// Accounting tells whether the kernel counts packets and bytes of new flows, and
-// whether it takes their time, in the calling thread's network namespace.
-func Accounting() (counts, times bool) {
-	n, _ := sysctl("nf_conntrack_acct") // where there is none, nothing is counted
-	m, _ := sysctl("nf_conntrack_timestamp")
-	return n != 0, m != 0
-}
-
 func sysctl(name string) (int, error) {
 	b, err := os.ReadFile("/proc/sys/net/netfilter/" + name)
 	if err != nil {

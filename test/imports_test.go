@@ -88,7 +88,7 @@ var doors = map[string][]string{
 	"github.com/spf13/pflag":                  {"cmd/postern", "internal/settings"},
 	"go.yaml.in/yaml/v3":                      {"internal/settings"},
 	"github.com/fsnotify/fsnotify":            {"k8ssync/file"},
-	"golang.org/x/sys/unix":                   {"cmd/postern", "conntrack", "filter/control", "filter/hostlink", "filter/nfq", "filter/nft", "filter/speed", "internal/keeper", "internal/notify", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab", "filter/unixsocket"},
+	"golang.org/x/sys/unix":                   {"cmd/postern", "conntrack", "filter/hostlink", "filter/nfq", "filter/nft", "filter/speed", "internal/keeper", "internal/notify", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab", "filter/unixsocket"},
 	"unsafe":                                  {"filter/nfq", "internal/keeper"},
 	"net/http":                                {"filter/control", "k8ssync/kube"},
 	"log":                                     {},

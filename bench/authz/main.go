@@ -40,11 +40,9 @@ func main() {
 			exit(of.overSocket(r, w.name))
 		}
 	}
-	if *write != "" {
-		exit(r.Write(*write))
-	}
-	r.Print(os.Stdout)
-	if !r.Met() {
+	met, err := r.Finish(*write)
+	exit(err)
+	if !met {
 		os.Exit(1)
 	}
 }

@@ -53,11 +53,9 @@ func main() {
 			exit(fmt.Errorf("%s: %w", p.name, err))
 		}
 	}
-	if *write != "" {
-		exit(r.Write(*write))
-	}
-	r.Print(os.Stdout)
-	if !r.Met() {
+	met, err := r.Finish(*write)
+	exit(err)
+	if !met {
 		os.Exit(1)
 	}
 }

@@ -31,16 +31,14 @@ func main() {
 	write := flag.String("write", "", "the file whose table is to be replaced")
 	flag.Parse()
 	r := report.New()
-	err := run(r, s, *rounds, *rate)
-	if err == nil && *write != "" {
-		err = r.Write(*write)
+	err, met := run(r, s, *rounds, *rate), false
+	if err == nil {
+		met, err = r.Finish(*write)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kube:", err)
-		os.Exit(1)
 	}
-	r.Print(os.Stdout)
-	if !r.Met() {
+	if !met {
 		os.Exit(1)
 	}
 }

@@ -102,6 +102,18 @@ func (r *Report) Met() bool {
 	return true
 }
 
+// Finish writes the figures into a page, unless its name is empty, prints them, and
+// tells whether all targets are met.
+func (r *Report) Finish(page string) (met bool, err error) {
+	if page != "" {
+		if err := r.Write(page); err != nil {
+			return false, err
+		}
+	}
+	r.Print(os.Stdout)
+	return r.Met(), nil
+}
+
 // Print writes a line per figure: name, value, target, and ok, short, info (no target) or
 // pending (nothing measures it yet).
 func (r *Report) Print(w io.Writer) {

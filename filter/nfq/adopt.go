@@ -37,36 +37,46 @@ func adopt(cfg Config, engine *filter.Engine, fd int) (*Queue, error) {
 	if err := wait(fd); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer(cfg)),
-	); err != nil {
-		return nil, fmt.Errorf("set options: %w", err)
+	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
+		return nil, fmt.Errorf("set NETLINK_NO_ENOBUFS: %w", err)
 	}
+	// It has the buffer that the process before was granted. If this one wants more and
+	// does not get it, BufferGranted tells.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer(cfg))
 	q, err := newQueue(cfg, engine, fd)
 	if err != nil {
 		return nil, err
 	}
+	if err := q.takeOver(); err != nil {
+		unix.Close(q.wake)
+		return nil, err
+	}
+	return q, nil
+}
+
+// takeOver puts back what was taken and not answered, and sets the queue up anew.
+func (q *Queue) takeOver() error {
+	fd, cfg := q.fd, q.cfg
 	last, err := q.taken()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Acknowledgements are not asked for: they would come among the packets that
 	// wait in the socket. What the kernel refuses comes as an error message, and
 	// the loop counts it.
 	if err := send(fd, putBack(cfg.Queue, last)); err != nil {
-		return nil, fmt.Errorf("put packets back: %w", err)
+		return fmt.Errorf("put packets back: %w", err)
 	}
 	for _, s := range settings(cfg) {
 		m, err := configMessage(cfg.Queue, s.attrs)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := send(fd, m); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	return q, nil
+	return nil
 }
 
 // ErrNotOwner: a descriptor is not that of the socket that owns the queue.

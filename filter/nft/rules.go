@@ -52,7 +52,7 @@ const (
 	CounterGuardKnown    Counter = "guard_known"
 )
 
-// Counters lists every counter of the table.
+// Counters lists the counters that Table makes; CounterSpoofed is that of Sources.
 var Counters = []Counter{
 	CounterQueued, CounterAccepted, CounterDenied, CounterStale, CounterAllowedCache, CounterDeniedCache, CounterDeniedFlow, CounterKept,
 	CounterFromNode, CounterInvalid, CounterError, CounterTunnel, CounterToHost, CounterGuard, CounterGuardPortless, CounterGuardKnown,

@@ -82,9 +82,8 @@ func (f *Flow) Tuple() flow.Tuple { return f.key.tuple(f.down, f.icmpType, f.icm
 // MidStream tells whether the capture, or the table, holds no beginning of it.
 func (f *Flow) MidStream() bool { return f.picked }
 
-// Outcome is what policy says, and Baseline what the baseline says.
-func (f *Flow) Outcome() Outcome  { return f.outcome }
-func (f *Flow) Baseline() Outcome { return f.baseOutcome }
+// Outcome is what policy says.
+func (f *Flow) Outcome() Outcome { return f.outcome }
 
 // find gives the flow of a key unless its time is over, and then it ends.
 func (t *Table) find(k *key, now int64) *Flow {

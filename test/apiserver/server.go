@@ -180,9 +180,6 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.dir.remove())
 }
 
-// Log is the end of the API server's log, for the message of a failed test.
-func (s *Server) Log() string { return tail(s.path("apiserver.log")) }
-
 func (s *Server) path(parts ...string) string {
 	return filepath.Join(append([]string{s.dir.path}, parts...)...)
 }

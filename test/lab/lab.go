@@ -186,9 +186,6 @@ func (l *Lab) add(name string) (*Host, error) {
 	return h, nil
 }
 
-// Namespace is the name that `ip netns exec` takes.
-func (l *Lab) Namespace(h *Host) string { return l.name + h.Name }
-
 // Do runs f on a thread in the host's namespace. Sockets that f opens and
 // processes that it starts stay in the namespace. Goroutines that f starts do not
 // run there.
