@@ -56,6 +56,9 @@ type Stats struct {
 	Decided [filter.Accept + 1][filter.Reasons]atomic.Uint64
 	// Panics counts checks that were denied because postern is at fault.
 	Panics atomic.Uint64
+	// Took has how long answers took, from the message to the bytes of the answer,
+	// without the network.
+	Took Histogram
 }
 
 // Total adds the reasons of a verdict.
@@ -139,11 +142,15 @@ var service = grpc.ServiceDesc{
 	Methods: []grpc.MethodDesc{{
 		MethodName: "Check",
 		Handler: func(srv any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			s := srv.(*Server)
+			start := time.Now()
 			var c check
 			if err := dec(&c); err != nil {
 				return nil, err // too long, or the connection is gone
 			}
-			return srv.(*Server).answer(&c), nil
+			a := s.answer(&c)
+			s.stats.Took.add(time.Since(start))
+			return a, nil
 		},
 	}},
 }
