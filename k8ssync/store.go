@@ -1,6 +1,7 @@
 package k8ssync
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 	"sync"
@@ -29,6 +30,26 @@ type Store struct {
 	tiers    []*policy.Tier
 	profiles []*policy.Profile
 	journal  journal
+	counts   map[policy.Kind]Count
+}
+
+// Count tells how the objects of a kind are.
+type Count struct {
+	// Objects is how many there are, also of those that contribute nothing.
+	Objects int
+	// Unusable have problems. Held are those of them of which an earlier, valid
+	// version is in force.
+	Unusable, Held int
+}
+
+func (c *Count) add(e *entry, n int) {
+	c.Objects += n
+	if len(e.object.Problems) > 0 {
+		c.Unusable += n
+		if e.valid {
+			c.Held += n
+		}
+	}
 }
 
 // entry is an object and the value that stands for it.
@@ -46,6 +67,7 @@ func NewStore() *Store {
 		changed:  make(chan struct{}, 1),
 		snapshot: &policy.Snapshot{Tiers: withBuiltIn(nil), Profiles: withDefaultAllow(nil)},
 		pending:  make(map[string]any),
+		counts:   make(map[policy.Kind]Count),
 	}
 }
 
@@ -146,6 +168,25 @@ func (s *Store) Held() []policy.Key {
 	return held
 }
 
+// Counts gives the numbers of each kind of which there are objects, or were.
+func (s *Store) Counts() map[policy.Kind]Count {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.counts)
+}
+
+// count notes that an entry takes the place of another; nil is none.
+func (s *Store) count(kind policy.Kind, old, now *entry) {
+	c := s.counts[kind]
+	if old != nil {
+		c.add(old, -1)
+	}
+	if now != nil {
+		c.add(now, 1)
+	}
+	s.counts[kind] = c
+}
+
 func (s *Store) collect(of func(*Object) []policy.Problem) []policy.Problem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,6 +217,7 @@ func (s *Store) upsert(o Object) bool {
 		return false
 	}
 	s.touch(key, old)
+	s.count(o.Key.Kind, old, e)
 	s.objects.Put(key, e)
 	return true
 }
@@ -187,6 +229,7 @@ func (s *Store) delete(k policy.Key) bool {
 		return false
 	}
 	s.touch(key, old)
+	s.count(k.Kind, old, nil)
 	s.objects.Delete(key)
 	return true
 }

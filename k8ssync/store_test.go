@@ -177,6 +177,10 @@ func TestLastValidVersionStays(t *testing.T) {
 		if got := tier(s); got != step.want || len(s.Held()) != step.held {
 			t.Errorf("step %d: in force %q, held %v; want %q, %d held", i, got, s.Held(), step.want, step.held)
 		}
+		want := Count{Objects: len(s.keys()), Unusable: len(s.Problems()), Held: step.held}
+		if got := s.Counts()[policy.NetworkPolicy]; got != want {
+			t.Errorf("step %d: %+v are counted, want %+v", i, got, want)
+		}
 	}
 }
 
@@ -335,6 +339,17 @@ func TestStoreAgainstMap(t *testing.T) {
 			past = append(past, got)
 		}
 		want := &policy.Snapshot{}
+		counts := s.Counts()
+		for _, o := range model {
+			c := counts[o.Key.Kind]
+			c.Objects--
+			counts[o.Key.Kind] = c
+		}
+		for kind, c := range counts {
+			if c != (Count{}) {
+				rt.Fatalf("%s: %+v objects are counted over what there is", kind, c)
+			}
+		}
 		for _, o := range model {
 			switch v := o.Value.(type) {
 			case *policy.Namespace:

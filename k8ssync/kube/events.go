@@ -77,12 +77,25 @@ func (s *Source) Report(problems []policy.Problem) {
 	s.report.extra = problems
 }
 
-// EventsWritten counts the Events about unusable objects that this node wrote, or
-// found written by another.
-func (s *Source) EventsWritten() uint64 {
-	s.report.mu.Lock()
-	defer s.report.mu.Unlock()
-	return s.report.written
+// counts gives how many Events were written, and how many attempts failed.
+func (r *reporter) counts() (written, failed uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.written, r.failed
+}
+
+// refuted counts, by kind, the objects that Report was last told of.
+func (r *reporter) refuted() map[policy.Kind]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	counts, seen := make(map[policy.Kind]int), make(map[policy.Key]bool)
+	for _, p := range r.extra {
+		if !seen[p.Object] {
+			seen[p.Object] = true
+			counts[p.Object.Kind]++
+		}
+	}
+	return counts
 }
 
 // note keeps what an Event about an object would need.

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/k8ssync"
 )
 
 // State is how well a feed follows its resource.
@@ -96,13 +99,21 @@ type Kind struct {
 	// Lists counts complete lists: 1 after the start, more after each time that
 	// the feed could not go on where it was. Errors counts failed requests.
 	Lists, Errors uint64
+
+	// Of is the kind of its objects, and Count how many there are. Pods without an
+	// address of their own, or that have ended, are not counted.
+	Of policy.Kind
+	k8ssync.Count
+	// Refuted are objects that are well by themselves and that the compiler found
+	// something wrong with, such as a pod that claims the address of another.
+	Refuted int
 }
 
 func (f *feed) status(now time.Time) Kind {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := f.health
-	k := Kind{Resource: f.of.String(), State: Live, Since: h.since, Contact: h.contact, Lists: h.relists, Errors: h.errors}
+	k := Kind{Resource: f.of.String(), Of: f.of.kind, State: Live, Since: h.since, Contact: h.contact, Lists: h.relists, Errors: h.errors}
 	switch {
 	case h.failing != nil && refused(h.failing):
 		k.State, k.Error = Refused, h.failing.Error()

@@ -588,6 +588,9 @@ spec: {order: ORDER, types: [Ingress], ingress: [{action: Allow}]}
 	// An invalid version of it does not replace the valid one, and an Event tells.
 	c.apply(strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(stored, "crd.projectcalico.org/v1", "projectcalico.org/v3"), "ORDER", "8"), "action: Allow", "action: Permit"))
 	f.until("the problem is known", func() bool { return len(f.store.Problems()) > 0 })
+	if k := f.kind("globalnetworkpolicies"); k.Objects != 1 || k.Unusable != 1 || k.Held != 1 {
+		t.Errorf("of the policy is told: %+v", k)
+	}
 	if p := f.policy(allow); p == nil || len(p.Ingress) != 1 || p.Ingress[0].Action != policy.Allow {
 		t.Errorf("policy %+v, want its last valid version", p)
 	}
@@ -606,7 +609,7 @@ spec: {order: ORDER, types: [Ingress], ingress: [{action: Allow}]}
 	}
 	// A second node that sees the same writes no second one.
 	other := follow(t, server.Admin(), Config{Node: "n2"}).sync()
-	other.until("it has told", func() bool { return other.source.EventsWritten() > 0 })
+	other.until("it has told", func() bool { return other.source.Status().EventsWritten > 0 })
 	if list, err := c.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + allow.Name}); err != nil || len(list.Items) != 1 {
 		t.Errorf("%d Events, %v; want one", len(list.Items), err)
 	}
@@ -634,13 +637,16 @@ func TestTwoClaimants(t *testing.T) {
 		if d.Verdict != filter.Drop || d.Reason != filter.AddressConflict {
 			t.Errorf("decision %v %v", d.Verdict, d.Reason)
 		}
+		if k := f.kind("pods"); k.Refuted != 1 || k.Unusable != 0 || k.Objects < 2 {
+			t.Errorf("of the pods is told: %+v", k)
+		}
 	}
 	here.until("an Event tells", func() bool {
 		list, err := c.CoreV1().Events(c.ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Pod"})
 		return err == nil && len(list.Items) == 1 && strings.Contains(list.Items[0].Message, "10.9.0.1") &&
 			list.Items[0].Source.Host == "n1" && list.Items[0].InvolvedObject.UID != ""
 	})
-	if n := there.source.EventsWritten(); n != 0 {
+	if n := there.source.Status().EventsWritten; n != 0 {
 		t.Errorf("the other node wrote %d Events", n)
 	}
 }

@@ -19,6 +19,10 @@ type Status struct {
 	// Kept counts objects that the API server has deleted and that stay in force
 	// until the pods of their namespace are gone.
 	Kept int
+	// EventsWritten counts the Events about unusable objects that this node wrote, or
+	// found written by another; EventsFailed those that could not be written, each
+	// attempt.
+	EventsWritten, EventsFailed uint64
 }
 
 // Status tells how the source is now. It is safe for concurrent use.
@@ -38,9 +42,13 @@ func (s *Source) Status() Status {
 	s.mu.Unlock()
 
 	st := Status{Synced: s.isSynced(), Kept: int(s.kept.Load())}
+	counts, refuted := s.store.Counts(), s.report.refuted()
 	for _, f := range feeds {
-		st.Kinds = append(st.Kinds, f.status(now))
+		k := f.status(now)
+		k.Count, k.Refuted = counts[k.Of], refuted[k.Of]
+		st.Kinds = append(st.Kinds, k)
 	}
+	st.EventsWritten, st.EventsFailed = s.report.counts()
 	sortKinds(st.Kinds)
 	if found != nil {
 		if discovered {
