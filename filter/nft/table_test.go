@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 // inNamespace puts the test's thread into a network namespace of its own, whose
 // nftables are empty. The thread dies with the test.
-func inNamespace(t *testing.T) *Conn {
+func inNamespace(t testing.TB) *Conn {
 	t.Helper()
 	runtime.LockOSThread()
 	ns, err := netns.New()
@@ -41,7 +41,7 @@ func addrs(text ...string) (as []netip.Addr) {
 	return as
 }
 
-func newTable(t *testing.T, c *Conn, via QueueVia) *Table {
+func newTable(t testing.TB, c *Conn, via QueueVia) *Table {
 	t.Helper()
 	m, err := NewMarks(DefaultMask)
 	if err != nil {
