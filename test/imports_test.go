@@ -50,7 +50,7 @@ var mayImport = map[string][]string{
 	"filter/control":   {"filter", "filter/flow", "filter/policy", "filter/unixsocket"},
 	"filter/assertion": {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/diff":      {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
-	"filter/dataplane": {"conntrack", "filter", "filter/compile", "filter/flow", "filter/nft", "filter/policy"},
+	"filter/dataplane": {"conntrack", "filter", "filter/compile", "filter/flow", "filter/nfq", "filter/nft", "filter/policy"},
 	"filter/lint":      {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/speed":     {"filter", "filter/flow", "filter/packet", "filter/policy", "filter/policy/selector", "filter/replay"},
 	"filter/replay":    {"filter", "filter/capture", "filter/explain", "filter/flow", "filter/packet", "filter/policy"},

@@ -80,6 +80,9 @@ type daemon struct {
 	// links finds the links of pods, for the check of source addresses.
 	links       *hostlink.Watcher
 	sourcesConn *nft.Conn
+	// counts reads what is counted of packets, dropped ones by cause.
+	counts     *dataplane.Counts
+	countsConn *nft.Conn
 }
 
 // run enforces until ctx ends.
@@ -152,6 +155,9 @@ func (d *daemon) open() error {
 		return err
 	}
 	if err := d.openSources(); err != nil {
+		return err
+	}
+	if err := d.openCounts(); err != nil {
 		return err
 	}
 	if d.conntrack, err = conntrack.Dial(); err != nil {
@@ -392,7 +398,7 @@ func (d *daemon) close() {
 	if d.conntrack != nil {
 		d.conntrack.Close()
 	}
-	for _, c := range []*nft.Conn{d.nft, d.sourcesConn} {
+	for _, c := range []*nft.Conn{d.nft, d.sourcesConn, d.countsConn} {
 		if c != nil {
 			c.CloseLasting()
 		}

@@ -83,7 +83,7 @@ func (q *Queue) hold(w *waiting, f *filter.InForce, now int64) bool {
 	}
 	if len(q.held) >= q.cfg.Holds.Max || of >= q.cfg.Holds.MaxOf {
 		q.stats.HoldsRefused.Add(1)
-		q.drop(w.id)
+		q.refuse(w, filter.UnknownPod)
 		q.count(w, &filter.Decision{Reason: filter.UnknownPod}, q.ruleset(f), now)
 		return true
 	}
@@ -138,7 +138,7 @@ func (q *Queue) release(now int64) error {
 			q.settle(w, f, now)
 		case late:
 			q.stats.HoldsExpired.Add(1)
-			q.drop(w.id)
+			q.refuse(w, filter.UnknownPod)
 			q.count(w, &filter.Decision{Reason: filter.UnknownPod}, q.ruleset(f), now)
 		default:
 			kept = append(kept, *w)

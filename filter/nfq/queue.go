@@ -260,7 +260,7 @@ func (q *Queue) decide(p *packetMessage, f *filter.InForce, now int64) {
 func (q *Queue) settle(w *waiting, f *filter.InForce, now int64) {
 	d := filter.Decision{Reason: filter.NotReady}
 	if f == nil {
-		q.drop(w.id)
+		q.refuse(w, d.Reason)
 		q.count(w, &d, nil, now)
 		return
 	}
@@ -288,7 +288,7 @@ func (q *Queue) answerWith(w *waiting, d *filter.Decision, epoch uint32) {
 	case repeats:
 		mark = m.Deny
 	default:
-		q.drop(w.id)
+		q.refuse(w, d.Reason)
 		return
 	}
 	q.repeat(w.id, w.mark&^m.Mask|mark|epoch<<m.EpochShift)
@@ -307,6 +307,12 @@ func (q *Queue) repeat(id, mark uint32) {
 	if q.room() {
 		q.len += putVerdict(q.out[q.len:], q.cfg.Queue, id, nfqueue.NfRepeat, mark, true)
 	}
+}
+
+// refuse appends the answer that drops a decided packet at once.
+func (q *Queue) refuse(w *waiting, why filter.Reason) {
+	q.stats.Dropped[why].Add(1)
+	q.drop(w.id)
 }
 
 func (q *Queue) drop(id uint32) {

@@ -16,6 +16,9 @@ type Stats struct {
 	Batches atomic.Uint64
 	// Decided counts packets that were decided, by verdict and reason.
 	Decided [filter.Accept + 1][filter.Reasons]atomic.Uint64
+	// Dropped counts those of Decided that were dropped here, by reason. The other
+	// denied ones went back to the rules, which drop them, and count them too.
+	Dropped [filter.Reasons]atomic.Uint64
 	// Undecodable counts packets that were dropped because they could not be
 	// decoded, by cause.
 	Undecodable [packet.Statuses]atomic.Uint64

@@ -58,12 +58,6 @@ var Counters = []Counter{
 	CounterFromNode, CounterInvalid, CounterError, CounterTunnel, CounterToHost, CounterGuard, CounterGuardPortless, CounterGuardKnown,
 }
 
-// Drops lists those that count dropped packets.
-var Drops = []Counter{
-	CounterDenied, CounterDeniedCache, CounterDeniedFlow, CounterInvalid, CounterError, CounterTunnel, CounterToHost,
-	CounterGuard, CounterGuardPortless, CounterGuardKnown,
-}
-
 type chain struct {
 	name     string
 	hook     *nftables.ChainHook     // nil for a regular chain

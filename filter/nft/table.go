@@ -105,12 +105,17 @@ type Table struct {
 }
 
 // Conn is a connection to the kernel's nftables. It is for one goroutine at a time.
-type Conn = nftables.Conn
+type Conn struct {
+	*nftables.Conn
+	port uint32 // netlink port id, by which the kernel tells others who made a change
+}
 
 // Dial opens a connection in the caller's network namespace, with buffers for large
 // transactions. Its CloseLasting ends it.
 func Dial() (*Conn, error) {
+	conn := &Conn{}
 	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(nl *netlink.Conn) error {
+		conn.port = nl.PID()
 		// A change of 100,000 addresses is one transaction of some 5 MiB, and each
 		// of its messages is acknowledged.
 		return errors.Join(nl.SetWriteBuffer(16<<20), nl.SetReadBuffer(4<<20))
@@ -118,7 +123,8 @@ func Dial() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	return c, nil
+	conn.Conn = c
+	return conn, nil
 }
 
 // NewTable returns a handle on the table; the kernel is not touched. The Table
@@ -335,8 +341,12 @@ func (t *Table) chains(now inForce) []chain {
 
 // Count reads the table's counters, in packets since the table was made; it is
 // empty where there is no table.
-func (t *Table) Count() (map[Counter]uint64, error) {
-	objs, err := t.conn.GetNamedObjects(t.table)
+func (t *Table) Count() (map[Counter]uint64, error) { return ReadCounters(t.conn) }
+
+// ReadCounters reads the counters of the table that is there, those of Sources too.
+// With a connection of its own it may be called beside a Table that is at work.
+func ReadCounters(c *Conn) (map[Counter]uint64, error) {
+	objs, err := c.GetNamedObjects(&nftables.Table{Family: nftables.TableFamilyINet, Name: TableName})
 	if err != nil {
 		return nil, fmt.Errorf("table %s: counters: %w", TableName, err)
 	}
