@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -51,12 +50,10 @@ rights that another authorizer gives, are not known.`,
 			found := access.Find(o, access.Actions(access.Account{Namespace: namespace, Name: name}, o.UseGuard))
 			w := cmd.OutOrStdout()
 			if output == "json" {
-				e := json.NewEncoder(w)
-				e.SetIndent("", "  ")
 				if found == nil {
 					found = []access.Found{}
 				}
-				return e.Encode(found)
+				return writeJSON(w, found)
 			}
 			last := ""
 			for _, f := range found {
@@ -64,7 +61,7 @@ rights that another authorizer gives, are not known.`,
 					fmt.Fprintln(w, sanitize(s))
 					last = s
 				}
-				fmt.Fprintf(w, "  %s: %s, through %s\n", f.What, sanitize(strings.Join(f.Rights, " and ")), sanitize(strings.Join(f.Through, " and ")))
+				fmt.Fprintf(w, "  %s: %s, through %s\n", sanitize(f.What), sanitize(strings.Join(f.Rights, " and ")), sanitize(strings.Join(f.Through, " and ")))
 			}
 			if len(found) == 0 {
 				fmt.Fprintln(w, "nobody")

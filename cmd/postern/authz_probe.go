@@ -98,7 +98,7 @@ func runProbe(ctx context.Context, c probeConfig, out io.Writer) error {
 	if err != nil {
 		return exitError{exitUnreachable, fmt.Errorf("%w: does postern run with --authz-socket %s?", err, c.socket)}
 	}
-	fmt.Fprintf(out, "socket   %s %s\n", c.socket, info.Mode())
+	fmt.Fprintf(out, "socket   %s %s\n", oneLine(c.socket), info.Mode())
 	client, err := authz.NewClient(c.socket)
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func runProbe(ctx context.Context, c probeConfig, out io.Writer) error {
 		if !ok {
 			mark, failed = "FAILED  ", true
 		}
-		fmt.Fprintf(out, "%s %s: %s\n", mark, what, a)
+		fmt.Fprintf(out, "%s %s: %s\n", mark, what, oneLine(a.String()))
 	}
 	line(nothing.Reason == "invalid-request", "a message that asks nothing is denied", nothing)
 	line(strange.Reason == "no-local-endpoint", "policy is in force, and strangers are denied", strange)
@@ -137,7 +137,7 @@ func runProbe(ctx context.Context, c probeConfig, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "answer   %s\n", a)
+		fmt.Fprintf(out, "answer   %s\n", oneLine(a.String()))
 		failed = failed || a.Status != 0
 	}
 	if failed {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -39,11 +40,12 @@ needs and loads nothing.`,
 			if err := speed.Page(&page, results); err != nil {
 				return err
 			}
+			text := sanitize(page.String())
 			if output == "-" {
-				_, err := cmd.OutOrStdout().Write(page.Bytes())
+				_, err := io.WriteString(cmd.OutOrStdout(), text)
 				return err
 			}
-			if err := os.WriteFile(output, page.Bytes(), 0o644); err != nil {
+			if err := os.WriteFile(output, []byte(text), 0o644); err != nil {
 				return usageError("--output: %w", err)
 			}
 			return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -60,17 +59,15 @@ the same file and environment. Exit code 2 if it would refuse them.`,
 			return err
 		}
 		if output == "json" {
-			enc := json.NewEncoder(cmd.OutOrStdout())
-			enc.SetIndent("", "  ")
-			return enc.Encode(s.List())
+			return writeJSON(cmd.OutOrStdout(), s.List())
 		}
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		for _, one := range s.List() {
-			fmt.Fprintf(w, "%s: %s", one.Key, one.YAML)
+			fmt.Fprintf(w, "%s: %s", one.Key, oneLine(one.YAML))
 			if origin {
 				fmt.Fprintf(w, "\t# %s", one.Origin)
 				if one.Where != "" {
-					fmt.Fprintf(w, " %s", one.Where)
+					fmt.Fprintf(w, " %s", oneLine(one.Where))
 				}
 			}
 			fmt.Fprintln(w)

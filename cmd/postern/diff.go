@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -106,10 +105,7 @@ func runDiff(ctx context.Context, c diffConfig, stdout, stderr io.Writer) error 
 		return c.explainError(err)
 	}
 	if c.output == "json" {
-		enc := json.NewEncoder(stdout)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(report)
+		err = writeJSON(stdout, report)
 	} else {
 		err = report.Text(stdout)
 	}

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -104,9 +102,7 @@ func runExplain(ctx context.Context, c explainConfig, stdout, stderr io.Writer) 
 // answer writes a trace as text or as JSON.
 func answer(w io.Writer, output string, trace interface{ Text(io.Writer) error }, yes bool) (err error) {
 	if output == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(trace)
+		err = writeJSON(w, trace)
 	} else {
 		err = trace.Text(w)
 	}
@@ -200,15 +196,4 @@ func (s *state) address(flag string, end assertion.End, six bool) (netip.Addr, e
 		return netip.Addr{}, usageError("--%s %s: the pod has no %s address", flag, end, family)
 	}
 	return addrs[0], nil
-}
-
-// sanitize takes control characters out of text that may come from a manifest, so
-// that none reaches the terminal.
-func sanitize(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
 }

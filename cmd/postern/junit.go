@@ -64,15 +64,11 @@ func writeJUnit(w io.Writer, rep report) error {
 			out.Failures++
 		}
 	}
-	if _, err := io.WriteString(w, xml.Header); err != nil {
+	text, err := xml.MarshalIndent(out, "", "  ")
+	if err != nil {
 		return err
 	}
-	enc := xml.NewEncoder(w)
-	enc.Indent("", "  ")
-	if err := enc.Encode(out); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, "\n")
+	_, err = escaper{w, "&#x%x;"}.Write([]byte(xml.Header + string(text) + "\n"))
 	return err
 }
 

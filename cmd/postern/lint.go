@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -132,10 +131,7 @@ func writeFindingsJSON(w io.Writer, findings []lint.Finding) error {
 	for _, f := range findings {
 		list = append(list, findingJSON{f.Object.Kind, f.Object.Namespace, f.Object.Name, f})
 	}
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false) // selectors hold && and quotes enough
-	enc.SetIndent("", "  ")
-	return enc.Encode(list)
+	return writeJSON(w, list)
 }
 
 func writeFindings(w io.Writer, findings []lint.Finding, r file.Reading) error {
@@ -158,9 +154,6 @@ func writeFindings(w io.Writer, findings []lint.Finding, r file.Reading) error {
 	_, err := fmt.Fprintln(w, b.String())
 	return err
 }
-
-// oneLine makes foreign text safe for one line of a terminal.
-func oneLine(s string) string { return strings.ReplaceAll(sanitize(s), "\n", " ") }
 
 func plural(n int, noun string) string {
 	if n == 1 {

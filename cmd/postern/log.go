@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -22,12 +23,17 @@ func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {
 	}
 	switch format {
 	case "json":
+		w = escaper{w, `\u%04x`}
 	case "console":
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
+		w = zerolog.ConsoleWriter{
+			Out: w, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != "",
+			FormatFieldValue: func(v any) string { return oneLine(fmt.Sprintf("%s", v)) },
+		}
 	case "auto":
 		if terminal {
 			return newLogger(w, "console", level)
 		}
+		return newLogger(w, "json", level)
 	default:
 		return zerolog.Logger{}, usageError("--log-format %q: want json, console or auto", format)
 	}

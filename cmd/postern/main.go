@@ -69,7 +69,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	exit := exitError{code: exitInternal, err: err}
 	errors.As(err, &exit)
 	if exit.err != nil {
-		fmt.Fprintln(stderr, "postern:", exit.err)
+		fmt.Fprintln(stderr, "postern:", sanitize(exit.Error()))
 	}
 	if exit.code == exitUsage && exit.err != nil {
 		fmt.Fprintln(stderr, "Run with --help for usage.")

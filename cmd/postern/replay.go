@@ -218,9 +218,7 @@ func runReplay(ctx context.Context, c replayConfig, names []string, stdin io.Rea
 func (c *replayConfig) print(w io.Writer, report *replay.Report, captures []captureReport, list *flowList) error {
 	switch c.output {
 	case "json":
-		enc := newTerminalJSON(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(struct {
+		return writeJSON(w, struct {
 			Captures []captureReport `json:"captures"`
 			*replay.Report
 		}{captures, report})

@@ -25,7 +25,7 @@ func newFlowList(format string, cfg *replay.Config, w io.Writer) *flowList {
 	l := &flowList{cfg: cfg, w: bufio.NewWriter(w)}
 	switch format {
 	case "jsonl":
-		l.json = newTerminalJSON(l.w)
+		l.json = newJSON(l.w)
 	case "csv":
 		l.csv = csv.NewWriter(l.w)
 		l.err = l.csv.Write([]string{

@@ -117,7 +117,7 @@ With --source it writes what the daemon would make of a directory of manifests.`
 			if err != nil {
 				return err
 			}
-			return policy.WriteJSON(cmd.OutOrStdout(), s.snapshot)
+			return policy.WriteJSON(escaper{cmd.OutOrStdout(), `\u%04x`}, s.snapshot)
 		},
 	}
 	f.register(cmd.Flags())

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +77,7 @@ func runTest(c testConfig, files []string, stdout io.Writer) error {
 	if c.source == "" {
 		return usageError("--source is required")
 	}
-	write, ok := map[string]func(io.Writer, report) error{"text": c.text, "json": writeJSON, "junit": writeJUnit}[c.output]
+	write, ok := map[string]func(io.Writer, report) error{"text": c.text, "json": func(w io.Writer, rep report) error { return writeJSON(w, rep) }, "junit": writeJUnit}[c.output]
 	if !ok {
 		return usageError("--output %q: want text, json or junit", c.output)
 	}
@@ -202,13 +201,6 @@ func newReport(results []assertion.Result) report {
 	rep.Assertions = len(rep.groups)
 	rep.Holds = rep.Failed == 0
 	return rep
-}
-
-func writeJSON(w io.Writer, rep report) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(rep)
 }
 
 func writeTo(path string, rep report) error {
