@@ -78,6 +78,7 @@ const (
 	chainTaken     = "taken"      // connections that conntrack did not see begin
 	chainUnknown   = "unknown"    // addresses of pods to come
 	chainEnforce   = "enforce"    // what has a protected end
+	chainVerdicts  = "verdicts"   // what came back from the queue
 	chainAccepted  = "accepted"   // the queue's answers
 	chainDenied    = "denied"     //
 	chainAllowWay  = "allow_way"  // what is learned from them
@@ -89,6 +90,9 @@ const (
 	chainOwn       = "own"        // what this host sends its pods
 	chainTunnel    = "tunnels"    // what pods must not send
 )
+
+// cacheChains are those whose rules look into the caches, or write to them.
+var cacheChains = []string{chainAllowWay, chainDenyWay, chainCache, chainLastCache}
 
 // srcnat and what stands around it: destination NAT is done and source NAT is
 // not, so both addresses are those of the real ends, also behind IPVS, whose
@@ -127,6 +131,7 @@ func (b *builder) chains() []chain {
 		{name: chainLastCache, rules: b.lastCache()},
 		{name: chainCache, rules: b.cache()},
 		{name: chainGuard, rules: b.guards()},
+		{name: chainVerdicts, rules: b.verdicts()},
 		{name: chainEnforce, rules: b.enforce()},
 		{name: chainUnknown, rules: b.unknown()},
 		{name: chainAnswers, rules: b.answers()},
@@ -207,29 +212,39 @@ func (b *builder) unlessDirty() []rule {
 		each("judge again", func(v int) exprs { return join(addrIn(b.dirty[v], false), back()) }))
 }
 
-// enforce settles what the queue has answered, and asks it about the rest.
+// verdicts settles what the queue has answered.
 //
 // To remember and to act are two rules everywhere: without a conntrack entry
 // (untracked, invalid), and with a set that is full, the first breaks off, and in
 // one rule the packet would go round for ever.
-func (b *builder) enforce() []rule {
+func (b *builder) verdicts() []rule {
 	m := b.cfg.Marks
 	answer := func(mark uint32) exprs { return packetMarkIs(b.mask(), mark|b.epoch<<m.EpochShift()) }
 	stale := func(s state) rule {
 		return rule{"an answer of the past", join(packetMarkIs(m.stateMask(), m.at(s, 0)), count(CounterStale))}
 	}
+	return []rule{
+		{"the queue's answer", join(answer(m.Pass()), goTo(chainAccepted))},
+		{"the queue's answer: learn from it", join(answer(m.Learn()), jump(chainAllowWay))},
+		{"the queue's answer", join(answer(m.Learn()), goTo(chainAccepted))},
+		{"the queue's answer: learn from it", join(answer(m.Deny()), jump(chainDenyWay))},
+		{"the queue's answer", join(answer(m.Deny()), goTo(chainDenied))},
+		stale(statePass), stale(stateLearn), stale(stateDeny),
+	}
+}
+
+// enforce settles what the queue has answered, and asks it about the rest. It holds
+// nothing of an epoch, so that a change of policy leaves it alone: where the queue is
+// an xt target, to make that rule anew waits until the kernel has thrown the old one away.
+func (b *builder) enforce() []rule {
+	m := b.cfg.Marks
 	return slices.Concat(
 		[]rule{
 			// Its own addresses need not be those of the flow, whose mark it carries. So
 			// it is never judged by itself, and never teaches anything.
 			{"an error about a flow that is not accepted", join(isRelated(), l4proto(expr.CmpOpEq, unix.IPPROTO_ICMP), count(CounterError), drop())},
 			{"an error about a flow that is not accepted", join(isRelated(), l4proto(expr.CmpOpEq, unix.IPPROTO_ICMPV6), count(CounterError), drop())},
-			{"the queue's answer", join(answer(m.Pass()), goTo(chainAccepted))},
-			{"the queue's answer: learn from it", join(answer(m.Learn()), jump(chainAllowWay))},
-			{"the queue's answer", join(answer(m.Learn()), goTo(chainAccepted))},
-			{"the queue's answer: learn from it", join(answer(m.Deny()), jump(chainDenyWay))},
-			{"the queue's answer", join(answer(m.Deny()), goTo(chainDenied))},
-			stale(statePass), stale(stateLearn), stale(stateDeny),
+			{"", jump(chainVerdicts)},
 		},
 		invalid(b.cfg.JudgeInvalid),
 		[]rule{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/google/nftables"
@@ -101,6 +102,7 @@ type Table struct {
 	sets   sets
 	holds  map[*nftables.Set]map[string]bool // keys that the kernel's sets hold
 	state  inForce                           // valid if inside
+	rules  map[string][]rule                 // by chain, that the kernel has; valid if inside
 	inside bool                              // rules are in the kernel, by the state
 }
 
@@ -159,8 +161,9 @@ func (t *Table) Apply(s State) error {
 		t.create()
 	}
 	now, fresh := t.next(s)
+	rules := t.rules
 	if first || now != t.state {
-		t.renew(now, fresh)
+		rules = t.renew(now, fresh)
 	}
 	want := t.elements(s)
 	t.inside = false // until the kernel has said so; look again at what is there before the next try
@@ -180,7 +183,7 @@ func (t *Table) Apply(s State) error {
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("table %s: %w", TableName, err)
 	}
-	t.inside, t.state = true, now
+	t.inside, t.state, t.rules = true, now, rules
 	for _, set := range t.sets.kept() {
 		t.holds[set] = make(map[string]bool, len(want[set]))
 		for _, k := range want[set] {
@@ -309,12 +312,20 @@ func (t *Table) create() {
 	}
 }
 
-// renew queues the messages that exchange all rules, and gives the epoch empty caches
-// if it is a new one.
-func (t *Table) renew(now inForce, fresh bool) {
+// renew queues the messages that exchange rules where they have changed, and gives the
+// epoch empty caches if it is a new one. It returns the rules of all chains.
+func (t *Table) renew(now inForce, fresh bool) map[string][]rule {
 	c := t.conn
-	chains := t.chains(now)
-	for _, ch := range chains {
+	want := map[string][]rule{}
+	var changed []chain
+	for _, ch := range t.chains(now) {
+		want[ch.name] = ch.rules
+		// A set cannot be deleted while a rule looks into it.
+		if !t.inside || fresh && slices.Contains(cacheChains, ch.name) || !reflect.DeepEqual(t.rules[ch.name], ch.rules) {
+			changed = append(changed, ch)
+		}
+	}
+	for _, ch := range changed {
 		c.FlushChain(&nftables.Chain{Table: t.table, Name: ch.name})
 	}
 	if fresh {
@@ -323,7 +334,7 @@ func (t *Table) renew(now inForce, fresh bool) {
 			_ = c.AddSet(s, nil)
 		}
 	}
-	for _, ch := range chains {
+	for _, ch := range changed {
 		for _, r := range ch.rules {
 			rule := &nftables.Rule{Table: t.table, Chain: &nftables.Chain{Table: t.table, Name: ch.name}, Exprs: r.exprs}
 			if r.comment != "" {
@@ -332,6 +343,7 @@ func (t *Table) renew(now inForce, fresh bool) {
 			c.AddRule(rule)
 		}
 	}
+	return want
 }
 
 func (t *Table) chains(now inForce) []chain {

@@ -306,3 +306,44 @@ func TestMarks(t *testing.T) {
 		}
 	}
 }
+
+// TestChangeLeavesQueueRule: with another epoch the rule that asks is not made anew.
+// Where the queue is an xt target the kernel would first wait until the old one is
+// destroyed, for a grace period of RCU.
+func TestChangeLeavesQueueRule(t *testing.T) {
+	c := inNamespace(t)
+	via, err := Probe(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := newTable(t, c, via)
+	handle := func() string {
+		out, err := exec.Command("nft", "-a", "list", "chain", "inet", "postern", "enforce").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for line := range strings.SplitSeq(string(out), "\n") {
+			if _, h, ok := strings.Cut(line, `comment "ask" # handle `); ok {
+				return h
+			}
+		}
+		t.Fatalf("no rule asks:\n%s", out)
+		return ""
+	}
+	var first string
+	for epoch := range uint32(4) {
+		if err := table.Apply(State{Ingress: addrs("10.0.0.1"), Epoch: epoch, Past: []uint32{7}}); err != nil {
+			t.Fatal(err)
+		}
+		if first == "" {
+			first = handle()
+		}
+		if h := handle(); h != first {
+			t.Errorf("epoch %d: the rule has handle %s, and %s before", epoch, h, first)
+		}
+	}
+	// Two epochs on, the caches are of the same parity.
+	if err := table.Apply(State{Epoch: 5, Past: []uint32{3}}); err != nil {
+		t.Error(err)
+	}
+}
