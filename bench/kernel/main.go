@@ -66,11 +66,15 @@ func main() {
 	only := flag.String("only", "", "run the parts whose name matches (connect, flood, throughput, change, flow-cache)")
 	rounds := flag.Int("rounds", 9, "rounds of each measurement")
 	write := flag.String("write", "", "the file whose table is to be replaced")
+	program := flag.String("program", "", "postern; by default it is built from the source around")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
 	exit(err)
-	program, remove, err := buildProgram()
-	exit(err)
+	remove := func() {}
+	if *program == "" {
+		*program, remove, err = buildProgram()
+		exit(err)
+	}
 	defer remove()
 	r := report.New()
 	for _, p := range parts {
@@ -78,7 +82,7 @@ func main() {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "kernel: %s\n", p.name)
-		if err := p.run(r, options{*rounds, program}); err != nil {
+		if err := p.run(r, options{*rounds, *program}); err != nil {
 			remove()
 			exit(fmt.Errorf("%s: %w", p.name, err))
 		}

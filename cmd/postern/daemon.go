@@ -50,6 +50,7 @@ type daemon struct {
 	via     nft.QueueVia
 	table   *nft.Table
 	engine  *filter.Engine
+	lock    *nfq.Lock
 	queues  []*nfq.Queue
 	rings   []*flowlog.Ring
 	store   *k8ssync.Store
@@ -112,10 +113,13 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 }
 
 // open claims what only one process can have, before anything in the kernel is
-// changed. The queues come first: they are what a second postern fails on.
+// changed. The lock comes first: it is what a second postern fails on.
 func (d *daemon) open() error {
 	marks, err := nft.NewMarks(d.cfg.markMask)
 	if err != nil {
+		return err
+	}
+	if err := d.takeLock(); err != nil {
 		return err
 	}
 	queues := nft.Queues{First: d.cfg.queueFirst, Count: d.cfg.queues}
@@ -401,6 +405,11 @@ func (d *daemon) close() {
 	for _, c := range []*nft.Conn{d.nft, d.sourcesConn, d.countsConn} {
 		if c != nil {
 			c.CloseLasting()
+		}
+	}
+	if d.lock != nil { // last: until here this process may change the kernel
+		if err := d.lock.Close(); err != nil {
+			d.log.Error().Err(err).Msg("close lock")
 		}
 	}
 }

@@ -132,8 +132,8 @@ func (c *runConfig) check() error {
 		return usageError("--source and --kubeconfig: give one of them")
 	case c.queues == 0:
 		return usageError("--queues 0: want 1 or more")
-	case int(c.queueFirst)+int(c.queues) > 1<<16:
-		return usageError("--queue %d --queues %d: queue numbers end at 65535", c.queueFirst, c.queues)
+	case int(c.queueFirst)+int(c.queues) > nfq.LockQueue:
+		return usageError("--queue %d --queues %d: queue numbers end at %d; the one above says that a postern runs", c.queueFirst, c.queues, nfq.LockQueue-1)
 	case c.queueLen == 0:
 		return usageError("--queue-length 0: want 1 or more")
 	case c.queueBytes < 64 || c.queueBytes > 65531:

@@ -15,6 +15,29 @@ import (
 // queueName is the name of a queue's socket in the supervisor's store.
 func queueName(queue uint16) string { return fmt.Sprintf("queue-%d", queue) }
 
+// lockName is the name of the lock's socket there.
+const lockName = "lock"
+
+// takeLock keeps other posterns of this network namespace away; also, while a
+// supervisor has a copy, between two processes.
+func (d *daemon) takeLock() (err error) {
+	if fd, ok := d.stored[lockName]; ok {
+		delete(d.stored, lockName)
+		if d.lock, err = nfq.AdoptLock(fd); err == nil {
+			return nil
+		}
+		d.log.Error().Err(err).Msg("cannot go on with the lock of the process before")
+		d.notify(d.supervisor.Forget(lockName))
+		unix.Close(fd)
+		waitGone(nfq.LockQueue)
+	}
+	if d.lock, err = nfq.TakeLock(); err != nil {
+		return err
+	}
+	d.notify(d.supervisor.Store(lockName, d.lock.FD()))
+	return nil
+}
+
 // openQueue goes on with the queue that the process before left with the supervisor,
 // whose packets have waited since; or it opens the queue, and leaves it there.
 func (d *daemon) openQueue(cfg nfq.Config) (*nfq.Queue, error) {

@@ -232,19 +232,6 @@ func ReadKernelStats(queue uint16) (s KernelStats, ok bool, err error) {
 	return s, false, nil
 }
 
-func owner(queue uint16) uint32 {
-	s, _, _ := ReadKernelStats(queue)
-	return s.PortID
-}
-
-func ownerText(queue uint16) string {
-	id := owner(queue)
-	if id == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" (netlink port id %d, as a rule its process id)", id)
-}
-
 // mmsghdr is struct mmsghdr of recvmmsg(2).
 type mmsghdr struct {
 	hdr unix.Msghdr

@@ -155,3 +155,40 @@ func TestKeeperGivesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestKeeperKeepsOthersAway: also in the moment between two processes no other postern
+// can take the place, with queues of its own or with the same.
+func TestKeeperKeepsOthersAway(t *testing.T) {
+	b := setup(t, examples)
+	b.launchUnder([]string{"keep", "--log-format", "json", "--grace", "20s", "--"}, "--source", b.dir)
+	if _, err := b.daemon.WaitEnforcing(0); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(when string) {
+		t.Helper()
+		code, stderr := runOn(t, b.Node, nil, "run", "--source", b.dir, "--log-format", "json", "--queue", "200")
+		if want := fmt.Sprintf("process %d (%s keep ", b.daemon.PID(), program); code != 4 || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit code %d, said %q; want 4 and %q", when, code, stderr, want)
+		}
+	}
+	refused("beside a keeper's process")
+	// The keeper is stopped, so that for a while there is no other process.
+	next := len(b.daemon.Log(0))
+	child := b.child()
+	for _, to := range []struct {
+		pid int
+		sig syscall.Signal
+	}{{b.daemon.PID(), syscall.SIGSTOP}, {child, syscall.SIGKILL}} {
+		if err := syscall.Kill(to.pid, to.sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused("between two processes")
+	if err := syscall.Kill(b.daemon.PID(), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.daemon.WaitEnforcing(next); err != nil {
+		t.Fatal(err)
+	}
+	refused("beside the next process")
+}

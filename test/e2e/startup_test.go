@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern/filter"
+	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/test/lab"
 )
 
@@ -56,10 +59,10 @@ func TestRefusesToStart(t *testing.T) {
 		code int
 		says string
 	}{
-		{"without root", nobody, nil, 4, "postern: queue 100: bind: no permission to use netfilter queues: run as root, or give the process CAP_NET_ADMIN in this network namespace (operation not permitted)"},
+		{"without root", nobody, nil, 4, "postern: bind: no permission to use netfilter queues: run as root, or give the process CAP_NET_ADMIN in this network namespace (operation not permitted)"},
 		{"no source", nil, []string{"--source", ""}, 2, "postern: --source or --kubeconfig is required: the directory of Kubernetes manifests, or the cluster, to enforce"},
 		{"no queues", nil, []string{"--queues", "0"}, 2, "postern: --queues 0: want 1 or more"},
-		{"queue numbers", nil, []string{"--queue", "65535", "--queues", "2"}, 2, "postern: --queue 65535 --queues 2: queue numbers end at 65535"},
+		{"queue numbers", nil, []string{"--queue", "65535", "--queues", "2"}, 2, "postern: --queue 65535 --queues 2: queue numbers end at 65534; the one above says that a postern runs"},
 		{"scattered mark mask", nil, []string{"--mark-mask", "0xf0f0"}, 2, "postern: --mark-mask: mark mask 0xf0f0: want at least 6 contiguous bits, such as 0xff000000"},
 		{"mark mask, no number", nil, []string{"--mark-mask", "bits"}, 2, `postern: invalid argument "bits" for "--mark-mask" flag: want a number of 32 bits, such as 0xff000000`},
 		{"endpoint to host", nil, []string{"--endpoint-to-host", "return"}, 2, `postern: --endpoint-to-host "return": want accept, drop or reject`},
@@ -78,6 +81,23 @@ func TestRefusesToStart(t *testing.T) {
 	}
 
 	t.Run("queue taken", func(t *testing.T) {
+		var theirs *nfq.Queue
+		if err := b.Node.Do(func() (err error) {
+			theirs, err = nfq.Open(nfq.Config{Queue: queue, MaxLen: 1, CopyRange: 128}, &filter.Engine{})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		defer theirs.Close()
+		code, stderr := runOn(t, b.Node, nil, "run", "--source", b.dir, "--log-format", "json")
+		want := fmt.Sprintf("postern: queue %d: bind: another program owns it: process %d (", queue, os.Getpid())
+		if code != 4 || !strings.HasPrefix(stderr, want) || strings.Contains(stderr, "\n") {
+			t.Errorf("exit code %d, said %q; want 4, one sentence that begins %q", code, stderr, want)
+		}
+	})
+
+	// Two would replace each other's rules, whatever queues they use.
+	t.Run("another postern", func(t *testing.T) {
 		b.start()
 		var before string
 		eventually(t, "the first daemon has learned the pods' links", func() bool {
@@ -85,14 +105,21 @@ func TestRefusesToStart(t *testing.T) {
 			time.Sleep(300 * time.Millisecond)
 			return before == b.nft("list", "ruleset")
 		})
-		code, stderr := runOn(t, b.Node, nil, "run", "--source", b.dir, "--log-format", "json")
-		want := "postern: queue 100: bind: another program owns it (netlink port id "
-		if code != 4 || !strings.HasPrefix(stderr, want) || strings.Contains(stderr, "\n") {
-			t.Errorf("exit code %d, said %q; want 4, one sentence that begins %q", code, stderr, want)
+		for _, args := range [][]string{nil, {"--queue", "200"}} {
+			code, stderr := runOn(t, b.Node, nil, append([]string{"run", "--source", b.dir, "--log-format", "json"}, args...)...)
+			want := fmt.Sprintf("postern: another postern enforces in this network namespace: process %d (%s run ", b.daemon.PID(), program)
+			if code != 4 || !strings.HasPrefix(stderr, want) || strings.Contains(stderr, "\n") {
+				t.Errorf("exit code %d, said %q; want 4, one sentence that begins %q", code, stderr, want)
+			}
 		}
 		if after := b.nft("list", "ruleset"); after != before {
-			t.Errorf("the second daemon changed the rules:\n%s", after)
+			t.Errorf("a second daemon changed the rules:\n%s", after)
 		}
+		// The end of the first makes room, however it ends.
+		if err := b.daemon.Stop(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		b.start("--queue", "200")
 	})
 }
 
