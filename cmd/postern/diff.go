@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,10 +152,10 @@ func (c *diffConfig) load(stderr io.Writer) (out [2]*policy.Snapshot, err error)
 
 // loadOver reads each path over the world, if there is one: an object of the path
 // takes the place of its namesake there. change, if it is not nil, is called with
-// all objects of a side. What is wrong with objects is written to stderr, once if it
+// all objects of a side, and with its pods that are no endpoints. What is wrong with objects is written to stderr, once if it
 // is wrong on several sides.
-func loadOver(world string, paths []string, change func([]k8ssync.Object) ([]k8ssync.Object, error), stderr io.Writer) (out []*policy.Snapshot, err error) {
-	var shared []k8ssync.Object
+func loadOver(world string, paths []string, change func([]k8ssync.Object, map[policy.Key]*policy.Endpoint) ([]k8ssync.Object, error), stderr io.Writer) (out []*policy.Snapshot, err error) {
+	var shared file.Reading
 	if world != "" {
 		if shared, err = readManifests(world); err != nil {
 			return nil, err
@@ -165,9 +167,12 @@ func loadOver(world string, paths []string, change func([]k8ssync.Object) ([]k8s
 		if err != nil {
 			return nil, err
 		}
-		objects := append(shared[:len(shared):len(shared)], own...) // the last of a key counts
+		objects := slices.Concat(shared.Objects, own.Objects) // the last of a key counts
 		if change != nil {
-			if objects, err = change(objects); err != nil {
+			unplaced := make(map[policy.Key]*policy.Endpoint)
+			maps.Copy(unplaced, shared.Unplaced)
+			maps.Copy(unplaced, own.Unplaced)
+			if objects, err = change(objects, unplaced); err != nil {
 				return nil, err
 			}
 		}
@@ -184,16 +189,16 @@ func loadOver(world string, paths []string, change func([]k8ssync.Object) ([]k8s
 	return out, nil
 }
 
-func readManifests(path string) ([]k8ssync.Object, error) {
+func readManifests(path string) (file.Reading, error) {
 	r, err := file.Read(path)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	var errs []error
 	for _, e := range r.Errors {
 		errs = append(errs, errors.New(sanitize(e.Error())))
 	}
-	return r.Objects, errors.Join(errs...)
+	return r, errors.Join(errs...)
 }
 
 // parseDiffEnd reads an end; nil if there is none.

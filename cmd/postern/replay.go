@@ -47,8 +47,9 @@ kernel's: a flow is decided once, and its other packets and its answers follow.
 --policy has the manifests to judge by; pods, namespaces and service accounts may be
 among them, or in --world. Addresses must be those that pods see: behind the
 translation of service addresses. An address that is no pod's is judged as such, by
-what rules say of addresses; --map IP=namespace/pod gives it to a pod, and
---map IP=sa:namespace/account to a pod without labels of that account.
+what rules say of addresses; --map IP=namespace/pod gives it to a pod among the
+manifests, whether these know an address of it or not, and --map
+IP=sa:namespace/account to a pod without labels of that account.
 
 With --write every packet goes into a new pcapng, with the verdict, policy and rule
 as its comment: look for frame.comment contains "verdict=deny" in Wireshark.
@@ -75,7 +76,7 @@ or something could not be read; a damaged capture is reported up to the damage.`
 	f.StringVar(&c.baseline, "baseline", "", "manifests in force now, to compare with; --world belongs to both")
 	f.StringArrayVar(&c.maps, "map", nil, "IP=namespace/pod or IP=sa:namespace/account: whose address this is (may be repeated)")
 	f.StringVar(&c.mapFile, "map-file", "", "file of such lines")
-	f.StringVar(&c.node, "node-name", "", "judge only for the pods of this node, as it would; by default for all pods")
+	f.StringVar(&c.node, "node", "", "judge only for the pods of this node, as it would; by default for all pods")
 	f.StringArrayVar(&c.nodeAddrs, "node-address", nil, "address of a node, whose flows to pods are accepted without a question (may be repeated)")
 	f.Uint16Var(&c.vxlanPort, "vxlan-port", nft.DefaultVXLANPort, "UDP port to which pods may not send; 0 for none")
 	f.BoolVar(&c.allowTunnels, "allow-tunnels", false, "let pods send VXLAN and IP in IP, as far as policy allows")

@@ -298,6 +298,51 @@ func TestReplayEscapes(t *testing.T) {
 	}
 }
 
+// A pod whose manifest has no address, or an old one, is at the address it is mapped
+// to, with its labels, account and named ports; a pod of the host's network is nowhere.
+func TestReplayMapUnplaced(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	pod := func(name, spec, status string) string {
+		return "---\napiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", namespace: prod-engineering, labels: {app: " + name + "}}\nspec: {" + spec + "}\nstatus: {" + status + "}\n"
+	}
+	port := "containers: [{name: c, ports: [{name: sql, containerPort: 5432, protocol: TCP}]}]"
+	write("world.yaml", `apiVersion: v1
+kind: Namespace
+metadata: {name: prod-engineering}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: db, namespace: prod-engineering}
+spec:
+  selector: app == 'db'
+  ingress: [{action: Allow, protocol: TCP, source: {serviceAccounts: {names: [api-service]}}, destination: {ports: [sql]}}]
+`+pod("db", "serviceAccountName: db-sa, "+port, "")+pod("api", "serviceAccountName: api-service, nodeName: gone", "phase: Succeeded, podIPs: [{ip: 10.99.0.1}]")+
+		pod("reports", "serviceAccountName: reports-sa", "phase: Pending")+pod("agent", "hostNetwork: true", "phase: Running, podIPs: [{ip: 10.98.0.1}]"))
+	file := write("map.txt", "10.244.0.10 prod-engineering/db\n10.244.0.11\tprod-engineering/api\n10.244.0.14 = prod-engineering/reports\n10.244.0.13 sa:prod-engineering/reports-sa\n")
+	flags := []string{"--map", "10.244.0.10=prod-engineering/db", "--map", "10.244.0.11=prod-engineering/api", "--map", "10.244.0.14=prod-engineering/reports", "--map", "10.244.0.13=sa:prod-engineering/reports-sa"}
+	want := "prod-engineering/reports (reports-sa) -> prod-engineering/db (db-sa)  tcp/5432\n      denied at ingress: no rule of tier default matches"
+	for _, f := range [][]string{flags, {"--map-file", file}} {
+		for _, place := range [][]string{{"--policy", dir}, {"--policy", filepath.Join(dir, "world.yaml"), "--world", replayPolicy}} {
+			out, errs, code := command(append(append([]string{"replay", replayCaptures + "http.pcap"}, place...), f...)...)
+			if code != 0 || errs != "" || !strings.Contains(out, "allowed      2") || !strings.Contains(out, want) || strings.Contains(out, "without a pod") {
+				t.Errorf("%v %v: code %d, %s%s", place, f, code, errs, out)
+			}
+		}
+	}
+	_, errs, code := command("replay", replayCaptures+"http.pcap", "--policy", dir, "--map", "10.244.0.10=prod-engineering/agent")
+	if code != exitUsage || !strings.Contains(errs, "prod-engineering/agent is on the host's network") {
+		t.Errorf("code %d, %s", code, errs)
+	}
+}
+
 func TestReplayFlags(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ args, want string }{

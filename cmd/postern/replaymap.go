@@ -80,8 +80,10 @@ func readMapping(flags []string, path string) (m mapping, err error) {
 }
 
 // apply gives the pods among the objects their addresses, taking these from whoever
-// has them.
-func (m mapping) apply(objects []k8ssync.Object) ([]k8ssync.Object, error) {
+// has them. A pod whose manifest tells no address, or that has finished, is among the
+// unplaced, and is at the address that it is given: manifests of a repository have no
+// status, and a capture may be older than the cluster's state.
+func (m mapping) apply(objects []k8ssync.Object, unplaced map[policy.Key]*policy.Endpoint) ([]k8ssync.Object, error) {
 	if len(m) == 0 {
 		return objects, nil
 	}
@@ -90,10 +92,16 @@ func (m mapping) apply(objects []k8ssync.Object) ([]k8ssync.Object, error) {
 	accounts := map[policy.Key]bool{}
 	for i, o := range out {
 		place[o.Key] = i // the last of a key counts
-		if e, ok := o.Value.(*policy.Endpoint); ok && slices.ContainsFunc(e.Addrs, m.has) {
+		e, _ := o.Value.(*policy.Endpoint)
+		if e == nil {
+			e = unplaced[o.Key]
+		} else if slices.ContainsFunc(e.Addrs, m.has) {
 			less := *e
 			less.Addrs = slices.DeleteFunc(slices.Clone(e.Addrs), m.has)
 			out[i].Value = &less
+		}
+		if e != nil {
+			accounts[policy.Key{Kind: policy.ServiceAccountKind, Namespace: e.Namespace, Name: e.ServiceAccount}] = true
 		}
 		accounts[o.Key] = true
 	}
@@ -101,7 +109,7 @@ func (m mapping) apply(objects []k8ssync.Object) ([]k8ssync.Object, error) {
 	for _, e := range m {
 		if e.key.Kind == policy.ServiceAccountKind {
 			if !accounts[e.key] {
-				errs = append(errs, fmt.Errorf("%s: no %s is among the manifests", e.written, e.key))
+				errs = append(errs, fmt.Errorf("%s: no %s is among the manifests, and no pod runs as it", e.written, e.key))
 				continue
 			}
 			pod := &policy.Endpoint{Namespace: e.key.Namespace, Name: "address-" + e.addr.String(), ServiceAccount: e.key.Name, Addrs: []netip.Addr{e.addr}}
@@ -109,20 +117,21 @@ func (m mapping) apply(objects []k8ssync.Object) ([]k8ssync.Object, error) {
 			continue
 		}
 		i, ok := place[e.key]
-		pod, usable := (*policy.Endpoint)(nil), false
-		if ok {
-			pod, usable = out[i].Value.(*policy.Endpoint)
-		}
-		switch {
-		case !ok:
+		if !ok {
 			errs = append(errs, fmt.Errorf("%s: no %s is among the manifests", e.written, e.key))
-		case !usable || pod == nil:
-			errs = append(errs, fmt.Errorf("%s: %s counts as no endpoint, since it has no address in status.podIPs, is on the host's network or has finished: use IP=sa:namespace/account, or write the address into its status", e.written, e.key))
-		default:
-			more := *pod
-			more.Addrs = append(slices.Clone(pod.Addrs), e.addr)
-			out[i].Value = &more
+			continue
 		}
+		pod, _ := out[i].Value.(*policy.Endpoint)
+		if pod == nil {
+			pod = unplaced[e.key]
+		}
+		if pod == nil {
+			errs = append(errs, fmt.Errorf("%s: %s is on the host's network (spec.hostNetwork): no policy reaches it, and its address is that of the node", e.written, e.key))
+			continue
+		}
+		more := *pod
+		more.Addrs = append(slices.Clone(pod.Addrs), e.addr)
+		out[i].Value = &more
 	}
 	return out, errors.Join(errs...)
 }

@@ -35,18 +35,39 @@ func (r *report) pod(o *core.Pod) *policy.Endpoint {
 	if !scheduled(o) || o.Spec.HostNetwork || finished(o) {
 		return nil
 	}
+	addrs := r.podAddrs(o)
+	if len(addrs) == 0 {
+		return nil
+	}
+	e := r.identity(o)
+	e.Addrs = addrs
+	return e
+}
+
+// identity is a pod as an endpoint without addresses.
+func (r *report) identity(o *core.Pod) *policy.Endpoint {
 	e := &policy.Endpoint{
 		Namespace: r.key.Namespace, Name: o.Name, UID: string(o.UID),
 		ServiceAccount: o.Spec.ServiceAccountName, Node: o.Spec.NodeName, Labels: cloneLabels(o.Labels),
-		Addrs: r.podAddrs(o),
-	}
-	if len(e.Addrs) == 0 {
-		return nil
 	}
 	// Not ephemeral containers, which cannot declare ports to the outside.
 	e.Ports = r.namedPorts(e.Ports, "spec.containers", o.Spec.Containers)
 	e.Ports = r.namedPorts(e.Ports, "spec.initContainers", o.Spec.InitContainers)
 	return e
+}
+
+// PodIdentity gives what a pod would be at an address that its object does not tell:
+// an endpoint without addresses. It is nil if the text is not a pod's, or of a pod on
+// the host's network, which is no endpoint anywhere.
+func PodIdentity(text []byte) *policy.Endpoint {
+	var o core.Pod
+	if _, err := decodeInto(&o, text, false); err != nil || o.Kind != string(policy.PodKind) || o.Name == "" || o.Spec.HostNetwork {
+		return nil
+	}
+	if o.Namespace == "" {
+		o.Namespace = "default"
+	}
+	return newReport(policy.PodKind, &o).identity(&o)
 }
 
 // scheduled tells whether a pod has been given to a node. An address in its status

@@ -3,11 +3,13 @@ package convert
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
@@ -63,6 +65,21 @@ func TestPods(t *testing.T) {
 		}
 		if d := cmp.Diff(tt.want, got, sameValue); d != "" || len(r.Problems) != tt.problems {
 			t.Errorf("%s: -want +got:\n%s%s", tt.title, d, lines(r.Problems))
+		}
+		// Whoever knows the address from elsewhere gets the same pod, endpoint or not.
+		raw, err := yaml.YAMLToJSON([]byte(tt.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := PodIdentity(raw)
+		if hostNetwork := strings.Contains(tt.text, "hostNetwork: true"); (id == nil) != hostNetwork || id != nil && (id.Namespace != "shop" || len(id.Addrs) > 0) {
+			t.Errorf("%s: identity %+v", tt.title, id)
+		}
+		if e, ok := r.Value.(*policy.Endpoint); ok {
+			id.Addrs = e.Addrs
+			if d := cmp.Diff(e, id, sameValue); d != "" {
+				t.Errorf("%s: identity -endpoint +identity:\n%s", tt.title, d)
+			}
 		}
 	}
 }

@@ -34,6 +34,9 @@ type Reading struct {
 	Objects []k8ssync.Object
 	// Origins tells which file each object counts from.
 	Origins map[policy.Key]string
+	// Unplaced are pods that are no endpoints, as they would be at some address (see
+	// Manifest).
+	Unplaced map[policy.Key]*policy.Endpoint
 	// Files is the number of manifests read, Ignored that of the objects of kinds
 	// that no decision depends on.
 	Files, Ignored int
@@ -77,13 +80,18 @@ func Read(paths ...string) (Reading, error) {
 		all.files[path] = f
 	}
 
-	r := Reading{Objects: all.objects(), Origins: map[policy.Key]string{}, Files: len(all.files)}
+	r := Reading{Objects: all.objects(), Origins: map[policy.Key]string{}, Unplaced: map[policy.Key]*policy.Endpoint{}, Files: len(all.files)}
 	for _, path := range slices.Sorted(maps.Keys(all.files)) {
 		m := all.files[path].manifest
 		r.Ignored += len(m.Ignored)
 		for _, o := range m.Objects {
 			if _, ok := r.Origins[o.Key]; !ok {
 				r.Origins[o.Key] = path
+			}
+		}
+		for _, pod := range m.Unplaced {
+			if _, ok := r.Unplaced[pod.Key()]; !ok {
+				r.Unplaced[pod.Key()] = pod
 			}
 		}
 	}

@@ -31,6 +31,9 @@ type Manifest struct {
 	// problems, and each key occurs once: of an object that is stated twice the
 	// first stays, with a problem that names both places.
 	Objects []k8ssync.Object
+	// Unplaced are the pods among Objects that are no endpoints, for want of an
+	// address or because they have finished, as they would be at some address.
+	Unplaced []*policy.Endpoint
 	// Ignored names the objects of kinds that no decision depends on, as
 	// "apiVersion Kind".
 	Ignored []string
@@ -120,6 +123,11 @@ func (p *parser) object(text []byte, doubts []string, at string, depth int) erro
 		return err
 	}
 	o := k8ssync.Object(result)
+	if o.Key.Kind == policy.PodKind && o.Value == nil {
+		if pod := convert.PodIdentity(text); pod != nil {
+			p.manifest.Unplaced = append(p.manifest.Unplaced, pod)
+		}
+	}
 	setOrigin(o.Problems, p.path)
 	setOrigin(o.Warnings, p.path)
 	p.places = append(p.places, place{o, at})
