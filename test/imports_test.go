@@ -47,7 +47,8 @@ var mayImport = map[string][]string{
 	"filter/unixsocket": {},
 	"filter/authz":      {"filter", "filter/flow", "filter/flowlog", "filter/unixsocket"},
 
-	"filter/control":   {"filter", "filter/flow", "filter/policy", "filter/unixsocket"},
+	"filter/observe":   {"filter", "filter/flow", "filter/flowlog"},
+	"filter/control":   {"filter", "filter/flow", "filter/flowlog", "filter/observe", "filter/policy", "filter/unixsocket"},
 	"filter/assertion": {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/diff":      {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/dataplane": {"conntrack", "filter", "filter/compile", "filter/flow", "filter/nfq", "filter/nft", "filter/policy"},

@@ -23,6 +23,7 @@ import (
 	"github.com/postern-project/postern/filter/hostlink"
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
+	"github.com/postern-project/postern/filter/observe"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/internal/notify"
 	"github.com/postern-project/postern/k8ssync"
@@ -60,6 +61,7 @@ type daemon struct {
 	conntrack *conntrack.Conn
 	gate      *gatekeeper
 	flows     *flowlog.Writer
+	feed      observe.Feed      // of the socket's clients
 	staged    *compile.Compiler // of the pending view, while something is staged
 	hosts     int               // host endpoints, of which the log was told
 	said      map[string]bool   // what the compiler found, of which the log was told
@@ -184,14 +186,22 @@ func (d *daemon) open() error {
 		return err
 	}
 	d.flows = flowlog.NewWriter(d.log, flowlog.Config{
-		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate,
-		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix,
+		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate, Interval: d.cfg.flowLogInterval, Sample: d.cfg.flowLogSample,
+		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix, Watch: d.watcher(),
 	}, d.rings...)
 	if d.cfg.socket == "" {
 		return nil
 	}
 	d.socket, err = control.Listen(d.cfg.socket)
 	return err
+}
+
+// watcher is who is told of decisions: nobody if there is no socket to ask on.
+func (d *daemon) watcher() flowlog.Watcher {
+	if d.cfg.socket == "" {
+		return nil
+	}
+	return &d.feed
 }
 
 // guarded is the table, and what else must know of the pods here.
@@ -233,7 +243,9 @@ func (d *daemon) serve(parent context.Context) error {
 	tasks.Go(func() error { return d.apply(ctx) })
 	tasks.Go(func() error { return d.checkSources(ctx) })
 	if d.socket != nil {
-		tasks.Go(func() error { return control.Serve(ctx, d.socket, d.current, d.status) })
+		tasks.Go(func() error {
+			return control.Serve(ctx, d.socket, control.Daemon{Current: d.current, Status: d.status, Feed: &d.feed})
+		})
 	}
 	if d.authz != nil {
 		tasks.Go(func() error { return d.authz.run(ctx) })

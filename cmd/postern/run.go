@@ -33,6 +33,8 @@ type runConfig struct {
 	allowTunnels         bool
 	flowLog              string
 	flowLogRate          int
+	flowLogInterval      time.Duration
+	flowLogSample        int
 	logRuleRate          int
 	logPrefix            string
 	invalid              string
@@ -111,6 +113,8 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.BoolVar(&c.allowTunnels, "allow-tunnels", false, "let pods send VXLAN and IP in IP, as far as policy allows")
 	f.StringVar(&c.flowLog, "flow-log", "denied", "which decisions to log: all, denied or none")
 	f.IntVar(&c.flowLogRate, "flow-log-rate", 1000, "decisions to log in a second at most; the rest is counted; 0 for no limit")
+	f.DurationVar(&c.flowLogInterval, "flow-log-interval", flowlog.DefaultInterval, "of denials that are alike but for the source port the first is logged at once, and the rest counted in a line each time this has passed; 0 for a line each")
+	f.IntVar(&c.flowLogSample, "flow-log-sample", 1, "with --flow-log all, log one of so many accepted flows, chosen at random")
 	f.IntVar(&c.logRuleRate, "log-rule-rate", flowlog.DefaultLogRulePerSecond, "lines a second at most for each rule with action Log; 0 for no limit")
 	f.StringVar(&c.logPrefix, "log-prefix", flowlog.DefaultLogPrefix, "prefix field of those lines: %t tier, %k kind, %n name, %p namespace/name of the policy")
 	f.StringVar(&c.invalid, "conntrack-invalid", "drop", "what becomes of packets of protected pods that fit no flow: drop, or judge them like new flows")
@@ -142,6 +146,10 @@ func (c *runConfig) check() error {
 		return usageError("--start-wait %v: want 0 or more", c.startWait)
 	case c.flowLogRate < 0:
 		return usageError("--flow-log-rate %d: want 0 or more", c.flowLogRate)
+	case c.flowLogInterval < 0 || c.flowLogInterval > 0 && c.flowLogInterval < time.Second || c.flowLogInterval > time.Hour:
+		return usageError("--flow-log-interval %v: want 1s to 1h, or 0", c.flowLogInterval)
+	case c.flowLogSample < 1:
+		return usageError("--flow-log-sample %d: want 1 or more", c.flowLogSample)
 	case c.logRuleRate < 0:
 		return usageError("--log-rule-rate %d: want 0 or more", c.logRuleRate)
 	case c.invalid != "drop" && c.invalid != "judge":

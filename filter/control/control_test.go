@@ -21,6 +21,7 @@ import (
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/observe"
 	"github.com/postern-project/postern/filter/policy"
 )
 
@@ -44,6 +45,11 @@ func state(t testing.TB, generation uint64) State {
 // serve runs a server on a socket of its own until the test ends.
 func serve(t *testing.T, current func() (State, bool)) (path string) {
 	t.Helper()
+	return serveFeed(t, current, &observe.Feed{})
+}
+
+func serveFeed(t *testing.T, current func() (State, bool), feed *observe.Feed) (path string) {
+	t.Helper()
 	path = filepath.Join(t.TempDir(), "run", "postern.sock")
 	l, err := Listen(path)
 	if err != nil {
@@ -55,7 +61,7 @@ func serve(t *testing.T, current func() (State, bool)) (path string) {
 		s, ok := current()
 		return Status{Node: s.Node, Enforcing: ok, Source: "test"}
 	}
-	go func() { done <- Serve(ctx, l, current, status) }()
+	go func() { done <- Serve(ctx, l, Daemon{Current: current, Status: status, Feed: feed}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

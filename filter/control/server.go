@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/flow"
+	"github.com/postern-project/postern/filter/observe"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/filter/unixsocket"
 )
@@ -48,16 +49,24 @@ func Decide(rs *filter.Ruleset, t flow.Tuple) Decision {
 	return Decision{rs.Generation(), d.Verdict.String(), d.Reason.String(), d.Side.String()}
 }
 
+// Daemon is what is asked. Its functions are called by several goroutines at once.
+type Daemon struct {
+	// Current gives what is in force, or false before anything is.
+	Current func() (State, bool)
+	// Status gives how the daemon is.
+	Status func() Status
+	// Feed has the decisions that are taken.
+	Feed *observe.Feed
+}
+
 // Listen makes the socket: see unixsocket.Listen.
 func Listen(path string) (*net.UnixListener, error) { return unixsocket.Listen(path) }
 
-// Serve answers until ctx ends, and returns nil then. current gives what is in
-// force, or false before anything is; status gives how the daemon is. They are
-// called by several goroutines at once. Serve closes the listener, which removes
-// the socket.
-func Serve(ctx context.Context, l *net.UnixListener, current func() (State, bool), status func() Status) error {
+// Serve answers until ctx ends, and returns nil then. It closes the listener, which
+// removes the socket.
+func Serve(ctx context.Context, l *net.UnixListener, d Daemon) error {
 	s := &http.Server{
-		Handler:           handler(current, status),
+		Handler:           handler(&d),
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: readTimeout,
 		MaxHeaderBytes: 1 << 13,
 	}
@@ -70,10 +79,10 @@ func Serve(ctx context.Context, l *net.UnixListener, current func() (State, bool
 	return fmt.Errorf("control socket: %w", err)
 }
 
-func handler(current func() (State, bool), status func() Status) http.Handler {
+func handler(d *Daemon) http.Handler {
 	with := func(f func(State, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			s, ok := current()
+			s, ok := d.Current()
 			if !ok {
 				http.Error(w, "nothing is in force yet", http.StatusServiceUnavailable)
 				return
@@ -85,7 +94,7 @@ func handler(current func() (State, bool), status func() Status) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status())
+		_ = json.NewEncoder(w).Encode(d.Status())
 	})
 	mux.HandleFunc("GET /v1/snapshot", with(func(s State, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(nodeHeader, s.Node)
@@ -94,14 +103,15 @@ func handler(current func() (State, bool), status func() Status) http.Handler {
 	}))
 	mux.HandleFunc("POST /v1/decide", with(func(s State, w http.ResponseWriter, r *http.Request) {
 		var t flow.Tuple
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&t); err != nil {
+		body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+		body.DisallowUnknownFields()
+		if err := body.Decode(&t); err != nil {
 			http.Error(w, "decode the flow: "+err.Error(), http.StatusBadRequest)
 			return
 		}
 		_ = json.NewEncoder(w).Encode(Decide(s.Ruleset, t))
 	}))
+	mux.HandleFunc("GET /v1/observe", d.observe)
 	return mux
 }
 

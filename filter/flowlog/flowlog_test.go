@@ -56,7 +56,7 @@ func record(rs *filter.Ruleset, proto flow.Proto, dport uint16, second int64) *R
 	if !t.Ported {
 		t.SrcPort, t.DstPort = 0, 0
 	}
-	return &Record{UnixNano: second * int64(time.Second), Tuple: t, Decision: rs.Decide(t), Ruleset: rs}
+	return &Record{UnixNano: second * int64(time.Second), Tuple: t, Decision: rs.Decide(t), Ruleset: rs, Epoch: 3}
 }
 
 func lines(t *testing.T, b []byte) (ls []map[string]any) {
@@ -77,7 +77,7 @@ func TestLine(t *testing.T) {
 	rs := example(t)
 	common := map[string]any{
 		"level": "info", "message": "flow", "src": "10.0.0.9", "dst": "10.0.0.1", "dst_pod": "ns/db-0", "dst_account": "db-sa",
-		"direction": "ingress", "generation": 42.0, "tier": "default",
+		"direction": "ingress", "generation": 42.0, "epoch": 3.0, "tier": "default",
 	}
 	rule := map[string]any{"policy_kind": "NetworkPolicy", "policy": "ns/db"}
 	with := func(ms ...map[string]any) map[string]any {

@@ -15,6 +15,8 @@ type Record struct {
 	// Ruleset is the one that decided; nil for NotReady. It names the rules and
 	// endpoints, and a waiting record keeps it alive.
 	Ruleset *filter.Ruleset
+	// Epoch is the one in which the kernel asked; 0 for a request.
+	Epoch uint32
 	// Request is nil for a packet. Otherwise Tuple is its connection, and Decision
 	// has what was decided as the ingress side.
 	Request *Request

@@ -84,7 +84,7 @@ func (q *Queue) hold(w *waiting, f *filter.InForce, now int64) bool {
 	if len(q.held) >= q.cfg.Holds.Max || of >= q.cfg.Holds.MaxOf {
 		q.stats.HoldsRefused.Add(1)
 		q.refuse(w, filter.UnknownPod)
-		q.count(w, &filter.Decision{Reason: filter.UnknownPod}, q.ruleset(f), now)
+		q.count(w, &filter.Decision{Reason: filter.UnknownPod}, f, now)
 		return true
 	}
 	w.deadline = now + int64(q.cfg.Holds.Time)
@@ -98,13 +98,6 @@ func (q *Queue) hold(w *waiting, f *filter.InForce, now int64) bool {
 	q.stats.Held.Add(1)
 	q.stats.Holding.Store(uint64(len(q.held)))
 	return true
-}
-
-func (q *Queue) ruleset(f *filter.InForce) *filter.Ruleset {
-	if f == nil {
-		return nil
-	}
-	return f.Ruleset
 }
 
 // unknown tells whether an address of the packet must be a pod's here and is none's.
@@ -139,7 +132,7 @@ func (q *Queue) release(now int64) error {
 		case late:
 			q.stats.HoldsExpired.Add(1)
 			q.refuse(w, filter.UnknownPod)
-			q.count(w, &filter.Decision{Reason: filter.UnknownPod}, q.ruleset(f), now)
+			q.count(w, &filter.Decision{Reason: filter.UnknownPod}, f, now)
 		default:
 			kept = append(kept, *w)
 		}

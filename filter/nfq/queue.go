@@ -272,7 +272,7 @@ func (q *Queue) settle(w *waiting, f *filter.InForce, now int64) {
 		}
 	}
 	q.answerWith(w, &d, f.Epoch)
-	q.count(w, &d, f.Ruleset, now)
+	q.count(w, &d, f, now)
 }
 
 // answerWith appends the answer for a decision. The kernel learns from it if it is the
@@ -294,10 +294,13 @@ func (q *Queue) answerWith(w *waiting, d *filter.Decision, epoch uint32) {
 	q.repeat(w.id, w.mark&^m.Mask|mark|epoch<<m.EpochShift)
 }
 
-func (q *Queue) count(w *waiting, d *filter.Decision, rs *filter.Ruleset, now int64) {
+func (q *Queue) count(w *waiting, d *filter.Decision, f *filter.InForce, now int64) {
 	q.stats.Decided[d.Verdict][d.Reason].Add(1)
 	if q.cfg.Ring != nil {
-		q.record = flowlog.Record{UnixNano: now, Tuple: w.tuple, Decision: *d, Ruleset: rs}
+		q.record = flowlog.Record{UnixNano: now, Tuple: w.tuple, Decision: *d}
+		if f != nil {
+			q.record.Ruleset, q.record.Epoch = f.Ruleset, f.Epoch
+		}
 		q.cfg.Ring.Put(&q.record)
 	}
 }

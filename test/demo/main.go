@@ -75,7 +75,7 @@ func run(ctx context.Context, program, manifests string, out io.Writer) (err err
 
 	d.title("postern run, with these policies")
 	d.policies(dir)
-	daemon, err := l.Node.StartDaemon(program, "run", "--source", dir, "--socket", filepath.Join(tmp, "postern.sock"), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json", "--cleanup")
+	daemon, err := l.Node.StartDaemon(program, "run", "--source", dir, "--socket", filepath.Join(tmp, "postern.sock"), "--flow-log", "all", "--flow-log-rate", "0", "--flow-log-interval", "0", "--log-format", "json", "--cleanup")
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func (b *bench) launchWith(args ...string) {
 // launchUnder does, by way of another command of the program.
 func (b *bench) launchUnder(command []string, args ...string) {
 	b.Helper()
-	args = append([]string{"run", "--socket", b.socket, "--queue", fmt.Sprint(queue), "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json"}, args...)
+	args = append([]string{"run", "--socket", b.socket, "--queue", fmt.Sprint(queue), "--flow-log", "all", "--flow-log-rate", "0", "--flow-log-interval", "0", "--log-format", "json"}, args...)
 	args = append(command, args...)
 	d, err := b.Node.StartDaemon(program, args...)
 	if err != nil {

@@ -130,7 +130,7 @@ func (w *world) start() {
 	w.Helper()
 	var err error
 	w.daemon, err = w.Node.Node.StartDaemon(w.program, "run", "--kubeconfig", w.kubeconfig, "--node", Name, "--state-file", w.state,
-		"--socket", w.state+".sock", "--flow-log", "all", "--flow-log-rate", "0", "--log-format", "json")
+		"--socket", w.state+".sock", "--flow-log", "all", "--flow-log-rate", "0", "--flow-log-interval", "0", "--log-format", "json")
 	w.check(err)
 	_, _, err = w.daemon.Wait(0, time.Minute, lab.Message("enforcing"))
 	w.check(err)
