@@ -3,9 +3,6 @@ package conntrack
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -203,25 +200,4 @@ func (c *Conn) Entries(f Filter) (es []Entry, err error) {
 		return Keep()
 	})
 	return es, err
-}
-
-// Size tells how many entries the calling thread's network namespace has and how many
-// there may be; when it is full the kernel drops the packets that would begin a flow.
-func Size() (entries, limit int, err error) {
-	// ctnetlink's own answer to this question calls itself one of several and is not.
-	if entries, err = sysctl("nf_conntrack_count"); err == nil {
-		limit, err = sysctl("nf_conntrack_max")
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the size of the conntrack table: %w", err)
-	}
-	return entries, limit, nil
-}
-
-func sysctl(name string) (int, error) {
-	b, err := os.ReadFile("/proc/sys/net/netfilter/" + name)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.TrimSpace(string(b)))
 }

@@ -48,10 +48,11 @@ var mayImport = map[string][]string{
 	"filter/authz":      {"filter", "filter/flow", "filter/flowlog", "filter/unixsocket"},
 
 	"filter/observe":   {"filter", "filter/flow", "filter/flowlog"},
-	"filter/control":   {"filter", "filter/flow", "filter/flowlog", "filter/observe", "filter/policy", "filter/unixsocket"},
+	"filter/control":   {"filter", "filter/flow", "filter/flowlog", "filter/live", "filter/observe", "filter/policy", "filter/unixsocket"},
 	"filter/assertion": {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/diff":      {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/dataplane": {"conntrack", "filter", "filter/compile", "filter/flow", "filter/nfq", "filter/nft", "filter/policy"},
+	"filter/live":      {"conntrack", "filter", "filter/flow", "filter/nft"},
 	"filter/lint":      {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/speed":     {"filter", "filter/flow", "filter/packet", "filter/policy", "filter/policy/selector", "filter/replay"},
 	"filter/replay":    {"filter", "filter/capture", "filter/explain", "filter/flow", "filter/packet", "filter/policy"},

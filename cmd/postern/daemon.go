@@ -71,6 +71,9 @@ type daemon struct {
 	socket  *net.UnixListener
 	authz   *authzServer // nil if no proxy may ask
 	inForce atomic.Pointer[control.State]
+	// marks are those of the rules, and kernelState is what they enforce.
+	marks       nft.Marks
+	kernelState atomic.Pointer[nft.State]
 	// supervisor is systemd, or a keeper; stored is what it kept of the process
 	// before. first is closed when a first state is in force.
 	supervisor *notify.Supervisor
@@ -122,6 +125,10 @@ func (d *daemon) open() error {
 		return err
 	}
 	if err := d.takeLock(); err != nil {
+		return err
+	}
+	d.marks = marks
+	if err := d.account(); err != nil {
 		return err
 	}
 	queues := nft.Queues{First: d.cfg.queueFirst, Count: d.cfg.queues}
@@ -211,6 +218,7 @@ func (g guarded) Apply(s nft.State) error {
 	if err := g.table.Apply(s); err != nil {
 		return err
 	}
+	g.kernelState.Store(&s)
 	g.links.Pods(s.Pods)
 	return nil
 }
@@ -244,7 +252,7 @@ func (d *daemon) serve(parent context.Context) error {
 	tasks.Go(func() error { return d.checkSources(ctx) })
 	if d.socket != nil {
 		tasks.Go(func() error {
-			return control.Serve(ctx, d.socket, control.Daemon{Current: d.current, Status: d.status, Feed: &d.feed})
+			return control.Serve(ctx, d.socket, control.Daemon{Current: d.current, Status: d.status, Feed: &d.feed, Flows: d.listFlows})
 		})
 	}
 	if d.authz != nil {

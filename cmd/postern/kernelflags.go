@@ -19,6 +19,7 @@ type kernelConfig struct {
 	holds, holdsOf                   int
 	cacheSize                        uint32
 	guard, guardPortless, guardKnown uint32
+	accounting                       bool
 }
 
 func addKernelFlags(f *pflag.FlagSet, c *kernelConfig) {
@@ -30,6 +31,7 @@ func addKernelFlags(f *pflag.FlagSet, c *kernelConfig) {
 	f.Uint32Var(&c.cacheSize, "verdict-cache", nft.DefaultCacheSize, "decisions that the kernel remembers at most, for each family, accepted and denied ones apart")
 	f.Uint32Var(&c.guard, "guard-rate", nft.DefaultGuard, "new flows that one source may ask about in a second; what is over is dropped; 0 for no limit")
 	f.Uint32Var(&c.guardPortless, "guard-portless-rate", nft.DefaultGuardPortless, "the same for protocols without ports, such as ICMP")
+	f.BoolVar(&c.accounting, "conntrack-accounting", false, "have the kernel count packets and bytes of every flow of this host and note its times (sysctls net.netfilter.nf_conntrack_acct and nf_conntrack_timestamp); it stays on")
 	f.Uint32Var(&c.guardKnown, "guard-known-rate", nft.DefaultGuardKnown, "packets of known flows that one source may have judged again in a second, after a change of policy; 0 for no limit")
 }
 

@@ -93,7 +93,7 @@ the answer for the rest of the flow.`,
 	root.AddCommand(
 		newRunCommand(),
 		newKeepCommand(),
-		newStatusCommand(), newAccessCommand(),
+		newStatusCommand(), newFlowsCommand(), newAccessCommand(),
 		newObserveCommand(),
 		newExplainCommand(),
 		newAuthzCommand(),

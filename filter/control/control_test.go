@@ -61,7 +61,7 @@ func serveFeed(t *testing.T, current func() (State, bool), feed *observe.Feed) (
 		s, ok := current()
 		return Status{Node: s.Node, Enforcing: ok, Source: "test"}
 	}
-	go func() { done <- Serve(ctx, l, Daemon{Current: current, Status: status, Feed: feed}) }()
+	go func() { done <- Serve(ctx, l, Daemon{Current: current, Status: status, Feed: feed, Flows: list}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -57,6 +57,8 @@ type Daemon struct {
 	Status func() Status
 	// Feed has the decisions that are taken.
 	Feed *observe.Feed
+	// Flows lists flows that live.
+	Flows Lister
 }
 
 // Listen makes the socket: see unixsocket.Listen.
@@ -96,6 +98,7 @@ func handler(d *Daemon) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(d.Status())
 	})
+	mux.HandleFunc("GET /v1/flows", listFlows(d.Flows))
 	mux.HandleFunc("GET /v1/snapshot", with(func(s State, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(nodeHeader, s.Node)
 		// An error here is the client's connection; there is no one to tell.
