@@ -86,6 +86,7 @@ type daemon struct {
 	// links finds the links of pods, for the check of source addresses.
 	links       *hostlink.Watcher
 	sourcesConn *nft.Conn
+	guard       tableGuard
 	// counts reads what is counted of packets, dropped ones by cause.
 	counts     *dataplane.Counts
 	countsConn *nft.Conn
@@ -173,6 +174,9 @@ func (d *daemon) open() error {
 	if err := d.openCounts(); err != nil {
 		return err
 	}
+	if err := d.openGuard(); err != nil {
+		return err
+	}
 	if d.conntrack, err = conntrack.Dial(); err != nil {
 		return err
 	}
@@ -223,6 +227,8 @@ func (g guarded) Apply(s nft.State) error {
 	return nil
 }
 
+func (g guarded) Distrust() { g.table.Distrust() }
+
 func (g guarded) Epoch() (uint32, bool, error) { return g.table.Epoch() }
 
 func (d *daemon) chooseQueue() (nft.QueueVia, error) {
@@ -250,6 +256,7 @@ func (d *daemon) serve(parent context.Context) error {
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
 	tasks.Go(func() error { return d.checkSources(ctx) })
+	tasks.Go(func() error { return d.watchTable(ctx) })
 	if d.socket != nil {
 		tasks.Go(func() error {
 			return control.Serve(ctx, d.socket, control.Daemon{Current: d.current, Status: d.status, Feed: &d.feed, Flows: d.listFlows})
@@ -308,6 +315,8 @@ func (d *daemon) apply(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.store.Changed():
+		case <-d.guard.news:
+			d.repair(ctx)
 		case <-retry:
 		}
 	}
@@ -425,6 +434,11 @@ func (d *daemon) close() {
 	for _, c := range []*nft.Conn{d.nft, d.sourcesConn, d.countsConn} {
 		if c != nil {
 			c.CloseLasting()
+		}
+	}
+	if d.guard.watcher != nil {
+		if err := d.guard.watcher.Close(); err != nil {
+			d.log.Error().Err(err).Msg("close watcher")
 		}
 	}
 	if d.lock != nil { // last: until here this process may change the kernel

@@ -92,6 +92,7 @@ func (readSource) Synced() <-chan struct{}   { c := make(chan struct{}); close(c
 type kernelOf func(nft.State) error
 
 func (k kernelOf) Apply(s nft.State) error      { return k(s) }
+func (k kernelOf) Distrust()                    {}
 func (k kernelOf) Epoch() (uint32, bool, error) { return 0, false, nil }
 
 // noFlows is a kernel without flows.

@@ -18,6 +18,9 @@ type Kernel interface {
 	// Apply puts a state in force in the place of that before, in one step. After an
 	// error either may be in force.
 	Apply(nft.State) error
+	// Distrust says that somebody else has changed what is there: the next Apply puts
+	// all of it in.
+	Distrust()
 	// Epoch is the epoch that the kernel is in; ok is false if it is in none.
 	Epoch() (epoch uint32, ok bool, err error)
 }
@@ -98,6 +101,21 @@ func (a *Applier) Apply(s *policy.Snapshot) (*filter.Ruleset, []policy.Problem, 
 		l.Wake()
 	}
 	return rs, problems, nil
+}
+
+// Repair puts what is in force into the kernel again, after somebody else has changed it
+// or taken it out. Nothing that the kernel remembers counts: caches are empty, and every
+// flow is judged, at its next packet and by the sweeper. Before a first state is in
+// force there is nothing to repair. After an error the caller must repair again, or apply.
+func (a *Applier) Repair() error {
+	if a.rs == nil {
+		return nil
+	}
+	a.kernel.Distrust()
+	a.wheel.Distrust()
+	a.sweeper.distrust()
+	a.known, a.leaving = false, [2]bool{}
+	return a.apply(a.rs)
 }
 
 func (a *Applier) apply(rs *filter.Ruleset) error {

@@ -25,6 +25,8 @@ type kernel struct {
 	changes int
 	failAt  int  // fails this change, counted from 1
 	made    bool // although it was made
+	// distrusted is how often it was said that somebody else had changed it.
+	distrusted int
 
 	mu     sync.Mutex      // of what the sweeper, beside the Applier, changes too
 	marks  map[uint32]bool // epochs of which flows may carry marks
@@ -42,6 +44,8 @@ var errKernel = errors.New("no")
 const epochs = 8
 
 func (k *kernel) Epoch() (uint32, bool, error) { return k.holds.Epoch, k.in, nil }
+
+func (k *kernel) Distrust() { k.distrusted++ }
 
 func (k *kernel) Apply(s nft.State) error {
 	k.changes++
@@ -347,5 +351,56 @@ func TestApplyIsQuiet(t *testing.T) {
 	}
 	if k.changes != 1 {
 		t.Errorf("%d changes, want the first only", k.changes)
+	}
+}
+
+// TestRepair: after a repair nothing of the past holds, all flows are judged, and marks of
+// every epoch are taken off before it comes again: whoever changed the table may have put
+// an old one in.
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t)
+	a := k.applier(compile.Options{})
+	defer a.Close()
+	if err := a.Repair(); err != nil || k.changes != 0 {
+		t.Errorf("before a first state: %v, %d changes", err, k.changes)
+	}
+	for g := range uint64(4 * epochs) {
+		rs, _, err := a.Apply(state(g+1, "abc", "ab"[g%2:], ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g%3 == 0 {
+			continue
+		}
+		a.join()
+		k.mu.Lock()
+		for e := range uint32(epochs) { // by the rules of an old table
+			if f := k.engine.InForce(); f.Epoch != e {
+				k.marks[e] = true
+			}
+		}
+		k.mu.Unlock()
+		before := len(k.judged)
+		if g%3 == 1 {
+			k.failAt = k.changes + 1
+			if err := a.Repair(); !errors.Is(err, errKernel) {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Repair(); err != nil {
+			t.Fatal(err)
+		}
+		k.equals(state(g+1, "abc", "ab"[g%2:], ""), rs)
+		if len(k.holds.Past) > 0 {
+			t.Errorf("epochs %v still hold", k.holds.Past)
+		}
+		a.join()
+		if got := k.judged[before:]; len(got) != 1 || !got[0].all {
+			t.Errorf("judged %v, want all flows once", got)
+		}
+	}
+	if k.distrusted == 0 {
+		t.Error("the kernel was not told")
 	}
 }

@@ -20,6 +20,7 @@ type sweeper struct {
 	next    *task
 	running chan struct{} // closed when the goroutine ends; nil if there is none
 	clean   [2]bool       // halves of the wheel that it has made clean
+	doubts  int           // how often what had been made clean was in doubt
 }
 
 // task is what a change asks for, or several.
@@ -75,9 +76,12 @@ func (s *sweeper) do(t *task) {
 		if !is {
 			continue
 		}
+		s.mu.Lock()
+		doubts := s.doubts
+		s.mu.Unlock()
 		if err := s.flows.Forget(half); err == nil {
 			s.mu.Lock()
-			s.clean[half] = true
+			s.clean[half] = s.doubts == doubts
 			s.mu.Unlock()
 		} else if s.failed != nil {
 			s.failed(fmt.Errorf("take old marks off flows: %w", err))
@@ -93,6 +97,14 @@ func (s *sweeper) wait() {
 	if running != nil {
 		<-running
 	}
+}
+
+// distrust says that flows may have got marks of any epoch until now.
+func (s *sweeper) distrust() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clean = [2]bool{}
+	s.doubts++
 }
 
 // cleaned tells what was made clean since it was asked last.

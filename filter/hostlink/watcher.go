@@ -28,6 +28,7 @@ type Watcher struct {
 	mu    sync.Mutex
 	pods  []netip.Addr
 	known bool // pods were told
+	again bool // what was applied does not count
 }
 
 // New returns a Watcher that tells apply, on its own goroutine, the indexes of the
@@ -41,6 +42,15 @@ func New(apply func(links []int) error) *Watcher {
 func (w *Watcher) Pods(addrs []netip.Addr) {
 	w.mu.Lock()
 	w.pods, w.known = addrs, true
+	w.mu.Unlock()
+	w.poke()
+}
+
+// Again makes the watcher apply what it finds, also if it has not changed: what was
+// applied is gone. Any goroutine may call.
+func (w *Watcher) Again() {
+	w.mu.Lock()
+	w.again = true
 	w.mu.Unlock()
 	w.poke()
 }
@@ -97,6 +107,9 @@ func (w *Watcher) Run(ctx context.Context, failed func(error)) error {
 		if !w.pause(ctx, routes, links) {
 			return nil
 		}
+		w.mu.Lock()
+		valid, w.again = valid && !w.again, false
+		w.mu.Unlock()
 		want, ok, err := w.look()
 		switch {
 		case err != nil:

@@ -104,6 +104,8 @@ type Table struct {
 	state  inForce                           // valid if inside
 	rules  map[string][]rule                 // by chain, that the kernel has; valid if inside
 	inside bool                              // rules are in the kernel, by the state
+	// suspect: what is there may be anything.
+	suspect bool
 }
 
 // Conn is a connection to the kernel's nftables. It is for one goroutine at a time.
@@ -153,8 +155,31 @@ func (t *Table) Apply(s State) error {
 	if s.Epoch >= t.cfg.Marks.Epochs() {
 		return fmt.Errorf("epoch %d: there are %d", s.Epoch, t.cfg.Marks.Epochs())
 	}
+	err := t.apply(s, false)
+	if err != nil && t.suspect {
+		// What somebody made of the table stands in the way of ours. To delete it drops
+		// the packets that wait, which is better than to enforce nothing.
+		err = t.apply(s, true)
+	}
+	if err == nil {
+		t.suspect = false
+	}
+	return err
+}
+
+// Distrust says that somebody else has changed the table, or removed it: the next call of
+// Apply puts all of it in.
+func (t *Table) Distrust() { t.inside, t.suspect = false, true }
+
+// apply makes one transaction; with anew it begins with the deletion of the table.
+func (t *Table) apply(s State, anew bool) error {
 	first := !t.inside
-	if first {
+	switch {
+	case anew:
+		t.holds = map[*nftables.Set]map[string]bool{}
+		t.delete()
+		t.create()
+	case first:
 		if err := t.adopt(); err != nil {
 			return err
 		}
@@ -293,6 +318,7 @@ func (t *Table) create() {
 	for _, s := range slices.Concat(t.sets.kept(), t.sets.others(), t.sets.caches(0), t.sets.caches(1)) {
 		_ = c.AddSet(s, nil)
 	}
+	c.FlushSet(t.sets.ported)
 	for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
 		_ = c.SetAddElements(t.sets.ported, []nftables.SetElement{{Key: []byte{p}}})
 	}
@@ -378,12 +404,17 @@ func ReadCounters(c *Conn) (map[Counter]uint64, error) {
 // is, are dropped by the kernel. Removing a table that is not there is no error.
 func (t *Table) Remove() error {
 	t.inside = false
-	t.conn.AddTable(t.table) // so that the deletion finds one
-	t.conn.DelTable(t.table)
+	t.delete()
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("table %s: remove: %w", TableName, err)
 	}
 	return nil
+}
+
+// delete queues the messages that delete the table, if there is one.
+func (t *Table) delete() {
+	t.conn.AddTable(t.table) // so that the deletion finds one
+	t.conn.DelTable(t.table)
 }
 
 // difference tells what to add to and delete from a set to make it want, each in

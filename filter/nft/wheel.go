@@ -115,6 +115,14 @@ func (w *Wheel) Next(narrowed []netip.Addr, all bool) (epoch uint32, past []uint
 // be those of an earlier one.
 func (w *Wheel) Forget() { w.lost = true }
 
+// Distrust is called where rules that are not ours have been in the kernel: nothing of
+// the past holds, and flows may carry marks of any epoch, also of those that come next.
+// So the next one is in the other half, and that must be made clean first.
+func (w *Wheel) Distrust() {
+	w.lost, w.unclean = true, [2]bool{true, true}
+	w.current = uint32(w.Half(w.current)+1)*w.epochs/2 - 1
+}
+
 // Half is the half that an epoch is in, 0 or 1.
 func (w *Wheel) Half(epoch uint32) int { return int(epoch / (w.epochs / 2)) }
 
