@@ -273,6 +273,7 @@ func (d *daemon) serve(parent context.Context) error {
 	d.notify(d.supervisor.Stopping())
 	d.logEnd(err)
 	d.logAuthz()
+	d.retire()
 	if err == nil && d.cfg.cleanup {
 		if err := d.table.Remove(); err != nil {
 			return err

@@ -18,6 +18,7 @@ type kernelConfig struct {
 	holdTime                         time.Duration
 	holds, holdsOf                   int
 	cacheSize                        uint32
+	cacheAtStop                      string
 	guard, guardPortless, guardKnown uint32
 	accounting                       bool
 }
@@ -29,6 +30,7 @@ func addKernelFlags(f *pflag.FlagSet, c *kernelConfig) {
 	f.IntVar(&c.holds, "holds", nfq.DefaultHolds, "packets that each queue holds at most; what is over is dropped")
 	f.IntVar(&c.holdsOf, "holds-per-source", nfq.DefaultHoldsOf, "packets of one source that each queue holds at most")
 	f.Uint32Var(&c.cacheSize, "verdict-cache", nft.DefaultCacheSize, "decisions that the kernel remembers at most, for each family, accepted and denied ones apart")
+	f.StringVar(&c.cacheAtStop, "verdict-cache-at-stop", "auto", "what becomes of them on a normal end: forget, so that no new flow of a protected pod passes without postern; keep, so that repeated ones pass for up to a minute; auto keeps them only where a supervisor keeps the queues for the next process")
 	f.Uint32Var(&c.guard, "guard-rate", nft.DefaultGuard, "new flows that one source may ask about in a second; what is over is dropped; 0 for no limit")
 	f.Uint32Var(&c.guardPortless, "guard-portless-rate", nft.DefaultGuardPortless, "the same for protocols without ports, such as ICMP")
 	f.BoolVar(&c.accounting, "conntrack-accounting", false, "have the kernel count packets and bytes of every flow of this host and note its times (sysctls net.netfilter.nf_conntrack_acct and nf_conntrack_timestamp); it stays on")
@@ -40,6 +42,8 @@ func (c *kernelConfig) check() error {
 	switch {
 	case c.established != "revoke" && c.established != "keep":
 		return usageError("--established-flows %q: want revoke or keep", c.established)
+	case c.cacheAtStop != "auto" && c.cacheAtStop != "forget" && c.cacheAtStop != "keep":
+		return usageError("--verdict-cache-at-stop %q: want auto, forget or keep", c.cacheAtStop)
 	case c.holdTime <= 0 || c.holdTime > time.Minute:
 		return usageError("--hold-time %v: want more than 0 and at most 1m", c.holdTime)
 	case c.holds < 1 || c.holds > 1<<16:

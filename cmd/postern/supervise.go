@@ -142,3 +142,14 @@ func (d *daemon) notify(err error) {
 		d.log.Error().Err(err).Msg("supervisor")
 	}
 }
+
+// retire makes the kernel forget which ways it may allow by itself, unless a next process
+// is to be expected: then packets of other ways wait for it in the queue, and those need not.
+func (d *daemon) retire() {
+	if d.cfg.cleanup || d.cfg.cacheAtStop == "keep" || d.cfg.cacheAtStop == "auto" && d.supervisor.Present() {
+		return
+	}
+	if err := d.applier.Retire(); err != nil {
+		d.log.Error().Err(err).Msg("could not make the kernel forget what it allowed: flows like those of the last minute pass until that is over")
+	}
+}

@@ -118,6 +118,29 @@ func (a *Applier) Repair() error {
 	return a.apply(a.rs)
 }
 
+// Retire makes the kernel forget which ways were allowed, so that without an answer to
+// each no new flow of a protected address passes. Flows that live go on. The verdict
+// loops must have ended; nothing but Close may follow.
+func (a *Applier) Retire() error {
+	if a.rs == nil {
+		return nil
+	}
+	if half, ok := a.wheel.Enters(); ok {
+		if err := a.enter(half); err != nil {
+			return err
+		}
+	}
+	// Not the sets are emptied but another epoch begins: a packet under way on another
+	// processor could write to one that has just been emptied.
+	last := a.state
+	last.Epoch, last.Past, last.Dirty = a.wheel.Next(nil, !a.known)
+	last.ForgetWays = true
+	if err := a.kernel.Apply(last); err != nil {
+		return fmt.Errorf("tell the kernel: %w", err)
+	}
+	return nil
+}
+
 func (a *Applier) apply(rs *filter.Ruleset) error {
 	next := nft.State{Ingress: rs.Protected(flow.Ingress), Egress: rs.Protected(flow.Egress), Pods: rs.Hosted()}
 	gone := a.gone(rs)

@@ -404,3 +404,27 @@ func TestRepair(t *testing.T) {
 		t.Error("the kernel was not told")
 	}
 }
+
+// TestRetire: the last epoch lets live flows go on and forgets the ways.
+func TestRetire(t *testing.T) {
+	t.Parallel()
+	for changes := range uint64(2 * epochs) { // wherever the wheel stands
+		k := newKernel(t)
+		a := k.applier(compile.Options{})
+		for g := range changes {
+			if _, _, err := a.Apply(state(g+1, "abc", "ab"[g%2:], "")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Retire(); err != nil {
+			t.Fatal(err)
+		}
+		a.Close()
+		switch {
+		case changes == 0 && k.in:
+			t.Error("nothing was in force, and the kernel was touched")
+		case changes > 0 && (!k.holds.ForgetWays || len(k.holds.Past) == 0 || len(k.holds.Ingress) == 0):
+			t.Errorf("after %d changes the kernel was told %+v", changes, k.holds)
+		}
+	}
+}

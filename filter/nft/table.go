@@ -92,6 +92,9 @@ type State struct {
 	// is Dirty: the epoch before, if any, comes first.
 	Past  []uint32
 	Dirty []netip.Addr
+	// ForgetWays: ways that the epoch before allowed do not count any more, not even those
+	// whose ends are not Dirty.
+	ForgetWays bool
 }
 
 // Table is postern's table in the kernel.
@@ -221,7 +224,7 @@ func (t *Table) apply(s State, anew bool) error {
 // next tells how the rules shall be in a state, and whether it begins with empty
 // caches.
 func (t *Table) next(s State) (now inForce, fresh bool) {
-	now = inForce{epoch: s.Epoch, carry: len(s.Past) > 0}
+	now = inForce{epoch: s.Epoch, carry: len(s.Past) > 0 && !s.ForgetWays}
 	return now, !t.inside || now.epoch != t.state.epoch
 }
 

@@ -78,6 +78,9 @@ func storedFDs(pid, count, names string) (map[string]int, error) {
 	return stored, nil
 }
 
+// Present tells whether there is one.
+func (s *Supervisor) Present() bool { return s.addr != nil }
+
 // Watchdog is how long the supervisor waits for Alive before it takes the process for
 // stuck; 0 if it does not.
 func (s *Supervisor) Watchdog() time.Duration { return s.watchdog }
