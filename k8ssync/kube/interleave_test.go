@@ -102,6 +102,8 @@ func (w *wire) Apply(next nft.State) error {
 	return nil
 }
 
+func (w *wire) Distrust() {}
+
 func (w *wire) Epoch() (uint32, bool, error) { return 0, false, nil }
 
 // noFlows is a kernel without flows.
