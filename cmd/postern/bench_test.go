@@ -39,6 +39,20 @@ func TestBenchDecide(t *testing.T) {
 	if b, err := os.ReadFile(page); err != nil || !strings.Contains(string(b), "Scaling with rules") {
 		t.Errorf("page: %v", err)
 	}
+	plots := filepath.Join(dir, "plots")
+	if _, errs, code = command("bench", "report", saved, "--against", saved, "--plots", plots, "--output", page); code != 0 {
+		t.Errorf("report: code %d, %s", code, errs)
+	}
+	if b, err := os.ReadFile(filepath.Join(plots, "decide-scaling-with-rules.svg")); err != nil || !strings.HasPrefix(string(b), "<svg") {
+		t.Errorf("plot: %v", err)
+	}
+	other := filepath.Join(dir, "other.json")
+	if err := os.WriteFile(other, []byte(`{"format": 1, "bench": "kernel", "rows": []}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code = command("bench", "report", saved, "--against", other, "--output", page); code != exitUsage || !strings.Contains(errs, "none of the results") {
+		t.Errorf("another benchmark's: code %d, %s", code, errs)
+	}
 }
 
 func TestBenchFlags(t *testing.T) {

@@ -102,7 +102,7 @@ func (c *benchDecideConfig) run(ctx context.Context, captures []string, stdin io
 }
 
 func (c *benchDecideConfig) generated(ctx context.Context, r *speed.Result, stderr io.Writer) (err error) {
-	r.Settings["traffic"] = "generated"
+	r.Settings["traffic"] = speed.Generated
 	for _, pods := range c.pods {
 		for _, rules := range c.rules {
 			fmt.Fprintf(stderr, "postern: %d pods, %d rules\n", pods, rules)

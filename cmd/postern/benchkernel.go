@@ -89,7 +89,7 @@ func (c *benchKernelConfig) run(ctx context.Context, captures []string, stdin io
 	}
 	r := speed.NewResult("kernel", version, "packets")
 	r.Reference = "conntrack only"
-	r.Settings["duration"], r.Settings["window"], r.Settings["traffic"] = c.lasts.String(), fmt.Sprint(c.window), "generated"
+	r.Settings["duration"], r.Settings["window"], r.Settings["traffic"] = c.lasts.String(), fmt.Sprint(c.window), speed.Generated
 	packets := generatedSYNs(c.packets)
 	if len(captures) > 0 {
 		r.Settings["traffic"] = strings.Join(captures, " ")

@@ -3,183 +3,100 @@ package speed
 import (
 	"cmp"
 	"fmt"
-	"html"
 	"math"
 	"slices"
-	"strings"
 )
 
-// Plots are inline SVG of a fixed width that the page scales. Colours are classes of
-// the page's style (s0 to s7), so that they follow light and dark.
+// What is drawn of a result, from its rows.
 
-// bar is one bar of a chart of rates.
-type bar struct {
-	label string
-	value float64
-	note  string
-}
-
-const plotWidth = 560
-
-// bars draws horizontal bars with their values.
-func bars(list []bar, unit string) string {
-	const row, top, left, right = 34, 6, 150, 120
-	most := 0.0
-	for _, b := range list {
-		most = max(most, b.value)
-	}
-	if most == 0 {
-		return ""
-	}
-	var s strings.Builder
-	height := top + row*len(list) + 4
-	open(&s, height, "rates, in "+unit)
-	for i, b := range list {
-		y := top + i*row
-		width := (plotWidth - left - right) * b.value / most
-		text(&s, left-10, float64(y)+20, "label end", b.label)
-		fmt.Fprintf(&s, `<rect class="f%d" x="%d" y="%d" width="%.1f" height="%d" rx="3"/>`, i%series, left, y+3, max(width, 1), row-10)
-		note := short(b.value)
-		if b.note != "" {
-			note += "  " + b.note
+// rates draws how many there were in a second, and beside each how many times that of
+// the reference it is, and where it was in the earlier result.
+func (s *section) rates(rows []*Row) *chart {
+	var list []bar
+	compared := false
+	for _, r := range rows {
+		b := bar{name: r.Name, value: short(r.PerSecond), parts: []part{{r.PerSecond, s.color(r.Name), fmt.Sprintf("%s: %s %s per second", r.Name, short(r.PerSecond), s.Unit)}}}
+		if ref := s.reference(r); s.Reference != "" && ref != nil && ref != r && ref.PerSecond > 0 {
+			b.value += fmt.Sprintf("   × %.2f", r.PerSecond/ref.PerSecond)
 		}
-		text(&s, left+width+8, float64(y)+20, "value", note)
-	}
-	s.WriteString("</svg>")
-	return s.String()
-}
-
-const series = 8
-
-// line is one curve.
-type line struct {
-	name   string
-	points []point
-	color  int
-}
-
-type point struct{ x, y float64 }
-
-// axis maps values to a line of so many units. Ticks are given, or powers of ten.
-type axis struct {
-	low, high float64
-	log       bool
-	ticks     []tick
-}
-
-type tick struct {
-	at   float64
-	text string
-}
-
-func (a axis) place(v float64) float64 {
-	if a.high == a.low {
-		return 0.5
-	}
-	if a.log {
-		return math.Log(v/a.low) / math.Log(a.high/a.low)
-	}
-	return (v - a.low) / (a.high - a.low)
-}
-
-// decades makes a logarithmic axis around values, all positive.
-func decades(values []float64, label func(float64) string) axis {
-	low, high := math.Pow(10, math.Floor(math.Log10(slices.Min(values)))), math.Pow(10, math.Ceil(math.Log10(slices.Max(values))))
-	if low == high {
-		high *= 10
-	}
-	a := axis{low: low, high: high, log: true}
-	for v := low; v <= high*1.001; v *= 10 {
-		a.ticks = append(a.ticks, tick{v, label(v)})
-	}
-	return a
-}
-
-// fromZero makes a linear axis with round ticks.
-func fromZero(values []float64, label func(float64) string) axis {
-	most := slices.Max(values) * 1.08
-	step := math.Pow(10, math.Floor(math.Log10(most)))
-	for _, part := range []float64{0.2, 0.5} {
-		if most/(step*part) <= 6 {
-			step *= part
-			break
-		}
-	}
-	high := math.Ceil(most/step) * step
-	a := axis{high: high}
-	for v := 0.0; v <= high*1.001; v += step {
-		a.ticks = append(a.ticks, tick{v, label(v)})
-	}
-	return a
-}
-
-// lines draws curves over common axes, with a legend below; dots marks the points.
-func lines(list []line, x, y axis, title, xTitle, yTitle string, dots bool) string {
-	const top, left, right, plotHeight = 26, 66, 18, 230
-	const width = plotWidth - left - right
-	perRow := 3
-	rows := (len(list) + perRow - 1) / perRow
-	var s strings.Builder
-	open(&s, top+plotHeight+52+rows*20, title)
-	text(&s, left, 14, "axis", yTitle)
-	for _, t := range y.ticks {
-		at := top + plotHeight*(1-y.place(t.at))
-		fmt.Fprintf(&s, `<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/>`, left, left+width, at, at)
-		text(&s, left-8, at+4, "tick end", t.text)
-	}
-	for _, t := range x.ticks {
-		at := left + width*x.place(t.at)
-		fmt.Fprintf(&s, `<line class="grid" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, at, at, top, top+plotHeight)
-		text(&s, at, top+plotHeight+17, "tick middle", t.text)
-	}
-	text(&s, left+width/2, top+plotHeight+36, "axis middle", xTitle)
-	for i, l := range list {
-		var path strings.Builder
-		for n, p := range l.points {
-			px, py := left+width*x.place(p.x), top+plotHeight*(1-y.place(p.y))
-			fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(n, 1)], px, py)
-			if dots {
-				fmt.Fprintf(&s, `<circle class="f%d" cx="%.1f" cy="%.1f" r="3.5"><title>%s</title></circle>`, l.color%series, px, py,
-					html.EscapeString(fmt.Sprintf("%s: %s", l.name, short(p.y))))
+		if s.earlier != nil {
+			if old := s.earlier.find(r.key()); old != nil {
+				b.earlier, compared = old.PerSecond, true
 			}
 		}
-		fmt.Fprintf(&s, `<path class="s%d" d="%s"/>`, l.color%series, path.String())
-		lx, ly := float64(left+i%perRow*(width/perRow)), float64(top+plotHeight+56+i/perRow*20)
-		fmt.Fprintf(&s, `<rect class="f%d" x="%.1f" y="%.1f" width="12" height="12" rx="2"/>`, l.color%series, lx, ly-10)
-		text(&s, lx+18, ly, "label", l.name)
+		list = append(list, b)
 	}
-	s.WriteString("</svg>")
-	return s.String()
+	c := bars(list, s.Unit+" per second")
+	if c != nil && compared {
+		c.legend = append(c.legend, key{Name: "earlier", Dashed: true})
+	}
+	return c
 }
 
-func open(s *strings.Builder, height int, title string) {
-	fmt.Fprintf(s, `<svg viewBox="0 0 %d %d" role="img" aria-label="%s">`, plotWidth, height, html.EscapeString(title))
+// shares draws what a new flow and a packet of a known one spend their time on.
+func (s *section) shares(rows []*Row) *chart {
+	by := map[string]*Row{}
+	for _, r := range rows {
+		by[r.Name] = r
+	}
+	read := by[Decode]
+	if read == nil {
+		return nil
+	}
+	var list []bar
+	for _, of := range []struct {
+		name, rest string
+		color      int
+	}{{NewFlow, "decide", 1}, {KnownFlow, "find and follow the flow", 2}} {
+		r := by[of.name]
+		if r == nil || r.NS <= read.NS {
+			continue
+		}
+		list = append(list, bar{name: of.name, value: fmt.Sprintf("%s + %s ns", short(read.NS), short(r.NS-read.NS)), parts: []part{
+			{read.NS, 0, fmt.Sprintf("decode: %s ns", short(read.NS))}, {r.NS - read.NS, of.color, fmt.Sprintf("%s: %s ns", of.rest, short(r.NS-read.NS))},
+		}})
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	c := bars(list, "processor time by part")
+	c.legend = []key{{Color: 0, Name: "read the headers"}, {Color: 1, Name: "decide"}, {Color: 2, Name: "find and follow the flow"}}
+	return c
 }
 
-func text(s *strings.Builder, x, y float64, class, value string) {
-	fmt.Fprintf(s, `<text class="%s" x="%.1f" y="%.1f">%s</text>`, class, x, y, html.EscapeString(value))
-}
+// marks are the quantiles that axes of latency name.
+var marks = []tick{{0.5, "50 %"}, {0.9, "90 %"}, {0.99, "99 %"}, {0.999, "99.9 %"}, {0.9999, "99.99 %"}, {0.99999, "99.999 %"}}
 
-// quantiles draws the latency of rows over their quantiles: to the right is rarer.
-func quantiles(rows []*Row) string {
+// nines is the place of a quantile on the axis: 1 for 90 %, 2 for 99 %.
+func nines(q float64) float64 { return -math.Log10(1 - q) }
+
+// latency draws the distribution of each row over its quantiles: to the right is rarer,
+// as far as there were ten of its kind.
+func (s *section) latency(rows []*Row) *chart {
 	var list []line
 	var ys []float64
 	last := 0.0
-	for i, r := range rows {
-		l := line{name: r.Name, color: i}
+	for _, r := range rows {
+		l := line{name: r.Name, color: s.color(r.Name)}
 		total, seen := uint64(0), uint64(0)
 		for _, b := range r.Latency {
 			total += b.Count
 		}
+		next := 0 // mark
 		for _, b := range r.Latency {
+			before := float64(seen) / float64(total)
 			seen += b.Count
-			rest := float64(total-seen) / float64(total)
-			nines := 6.0 // for the slowest of all, as far as there are enough to tell
-			if rest > 0 {
-				nines = -math.Log10(rest)
+			if total-seen < 10 && seen != b.Count {
+				break
 			}
-			nines = min(nines, math.Log10(float64(total)))
-			l.points = append(l.points, point{nines, max(float64(b.Low+b.High)/2, 1)})
+			after, value := float64(seen)/float64(total), max(float64(b.Low+b.High)/2, 1)
+			for ; next < len(marks) && marks[next].at < after; next++ {
+				at := max(marks[next].at, before)
+				l.points = append(l.points, point{nines(at), value, fmt.Sprintf("%s at %s", duration(value), marks[next].text)})
+			}
+			if after < 1 {
+				l.points = append(l.points, point{x: nines(after), y: value})
+			}
 		}
 		if len(l.points) == 0 {
 			continue
@@ -190,45 +107,78 @@ func quantiles(rows []*Row) string {
 		list = append(list, l)
 	}
 	if len(list) == 0 {
-		return ""
+		return nil
 	}
-	x := axis{high: last}
-	for _, t := range []tick{{0, "0"}, {0.30103, "50 %"}, {1, "90 %"}, {2, "99 %"}, {3, "99.9 %"}, {4, "99.99 %"}, {5, "99.999 %"}} {
-		if t.at <= last && t.at != 0 {
-			x.ticks = append(x.ticks, t)
+	x := axis{title: "this part of all is at most as slow", high: last}
+	for _, m := range marks {
+		if at := nines(m.at); at <= last {
+			x.ticks = append(x.ticks, tick{at, m.text})
 		}
 	}
-	return lines(list, x, decades(ys, duration), "latency", "of all, this part is at most as slow", "latency", false)
+	return lines(list, x, decades("latency", ys, duration), "latency by quantile")
 }
 
-// curve draws a value over a place, a line for each group.
-func curve(rows []*Row, place func(*Row) int, group func(*Row) string, value func(*Row) float64, xTitle, yTitle string, label func(float64) string, logX bool) string {
+// scaling says what to draw over a place of the rows.
+type scaling struct {
+	place          func(*Row) int
+	group          func(*Row) string
+	value          func(*Row) float64
+	xTitle, yTitle string
+	log            bool // the places
+	ideal          string
+}
+
+// curve draws a value over a place, a line for each group; nil for fewer than two
+// places.
+func (s *section) curve(rows []*Row, of scaling) *chart {
 	by := map[string]*line{}
 	var order []string
 	var xs, ys []float64
 	for _, r := range rows {
-		name := group(r)
+		v := of.value(r)
+		if v <= 0 {
+			continue
+		}
+		name := of.group(r)
 		if by[name] == nil {
 			by[name] = &line{name: name, color: len(order)}
 			order = append(order, name)
 		}
-		p := point{float64(place(r)), value(r)}
+		p := point{x: float64(of.place(r)), y: v}
+		p.hint = fmt.Sprintf("%s %s at %s %s", short(v), of.yTitle, count(of.place(r)), of.xTitle)
 		by[name].points = append(by[name].points, p)
 		xs, ys = append(xs, p.x), append(ys, p.y)
 	}
 	slices.Sort(xs)
 	xs = slices.Compact(xs)
 	if len(xs) < 2 {
-		return "" // no curve
+		return nil
 	}
 	var list []line
+	if of.ideal != "" {
+		list = append(list, line{name: of.ideal, dashed: true, points: []point{{x: xs[0], y: xs[0]}, {x: xs[len(xs)-1], y: xs[len(xs)-1]}}})
+		ys = append(ys, xs[len(xs)-1])
+	}
 	for _, name := range order {
 		slices.SortFunc(by[name].points, func(a, b point) int { return cmp.Compare(a.x, b.x) })
 		list = append(list, *by[name])
 	}
-	x := axis{low: xs[0], high: xs[len(xs)-1], log: logX}
+	x := axis{title: of.xTitle, low: xs[0], high: xs[len(xs)-1], log: of.log}
 	for _, v := range xs {
-		x.ticks = append(x.ticks, tick{v, short(v)})
+		x.ticks = append(x.ticks, tick{v, count(int(v))})
 	}
-	return lines(list, x, fromZero(ys, label), yTitle+" by "+xTitle, xTitle, yTitle, true)
+	return lines(list, x, fromZero(of.yTitle, ys, func(v float64) string {
+		if v == 0 {
+			return "0"
+		}
+		return short(v)
+	}), of.yTitle+" by "+of.xTitle)
+}
+
+// count prints a whole number with its thousands apart.
+func count(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s,%03d", count(n/1000), n%1000)
 }

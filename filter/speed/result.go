@@ -121,7 +121,22 @@ func field(path, name string) string {
 func (m Machine) Busy() bool { return m.Load > float64(m.Cores)/2 }
 
 func (m Machine) String() string {
-	return fmt.Sprintf("%s, %d cores, %d MB, Linux %s, %s %s, load %.1f", m.Processor, m.Cores, m.MemoryMB, m.Kernel, m.Go, m.Arch, m.Load)
+	return fmt.Sprintf("%s, load %.1f", strings.Join(m.Facts(), ", "), m.Load)
+}
+
+// Facts are what stays the same from run to run.
+func (m Machine) Facts() (facts []string) {
+	add := func(known bool, format string, args ...any) {
+		if known {
+			facts = append(facts, fmt.Sprintf(format, args...))
+		}
+	}
+	add(m.Processor != "", "%s", m.Processor)
+	add(m.Cores > 0, "%d cores", m.Cores)
+	add(m.MemoryMB > 0, "%d MB", m.MemoryMB)
+	add(m.Kernel != "", "Linux %s", m.Kernel)
+	add(m.Go != "", "%s %s", m.Go, m.Arch)
+	return facts
 }
 
 // NewResult begins a result of now and here.
@@ -160,6 +175,31 @@ func (r *Result) find(key string) *Row {
 		}
 	}
 	return nil
+}
+
+// Generated is the setting "traffic" of results that are of no capture.
+const Generated = "generated"
+
+// SameLoad tells whether another result is of the same benchmark and traffic, so that
+// their rows can be compared.
+func (r *Result) SameLoad(o *Result) bool {
+	return r.Bench == o.Bench && r.Settings["traffic"] == o.Settings["traffic"]
+}
+
+// Gain is how many times as fast as its like in an earlier result a row is. Processor
+// time tells more than the clock, where both have it. ok is false if there is none.
+func (r *Row) Gain(earlier *Result) (gain float64, ok bool) {
+	if earlier == nil {
+		return 0, false
+	}
+	old := earlier.find(r.key())
+	switch {
+	case old == nil || old.PerSecond == 0:
+		return 0, false
+	case r.NS > 0 && old.NS > 0:
+		return old.NS / r.NS, true
+	}
+	return r.PerSecond / old.PerSecond, true
 }
 
 // reference gives the row that the ratio of row is to: the one of the reference's name
@@ -218,18 +258,14 @@ func (r *Result) Table(w io.Writer, against *Result) (lowest float64, err error)
 	}
 	if against != nil {
 		columns = append(columns, column{"x earlier", func(row *Row) string {
-			old := against.find(row.key())
-			if old == nil || old.PerSecond == 0 {
+			gain, ok := row.Gain(against)
+			if !ok {
 				return "new"
 			}
-			ratio := row.PerSecond / old.PerSecond
-			if row.NS > 0 && old.NS > 0 { // processor time tells more where both have it
-				ratio = old.NS / row.NS
+			if lowest == 0 || gain < lowest {
+				lowest = gain
 			}
-			if lowest == 0 || ratio < lowest {
-				lowest = ratio
-			}
-			return fmt.Sprintf("%.2f", ratio)
+			return fmt.Sprintf("%.2f", gain)
 		}})
 	}
 	if !has(func(row *Row) bool { return row.NS > 0 }) {

@@ -148,7 +148,7 @@ func TestPage(t *testing.T) {
 	r.Rows[0].Name, r.Version, r.Settings["traffic"] = evil, evil, evil
 	empty := NewResult("kernel", "test", "packets")
 	var page bytes.Buffer
-	if err := Page(&page, []*Result{r, empty, {Bench: evil, Unit: evil, Rows: []Row{{Name: evil, PerSecond: 1}}}}); err != nil {
+	if err := Page(&page, []*Result{r, empty, {Bench: evil, Unit: evil, Rows: []Row{{Name: evil, PerSecond: 1}}}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	text := page.String()
@@ -161,12 +161,81 @@ func TestPage(t *testing.T) {
 		}
 	}
 	for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(text, -1) {
-		for d := xml.NewDecoder(strings.NewReader(svg)); ; {
-			if _, err := d.Token(); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("%v in %s", err, svg)
+		wellFormed(t, svg)
+	}
+	files := Plots([]*Result{r, r}, []*Result{r})
+	names := map[string]bool{}
+	for _, f := range files {
+		names[f.Name] = true
+		svg := string(f.SVG)
+		wellFormed(t, svg)
+		if strings.Contains(strings.ReplaceAll(svg, `xmlns="http://www.w3.org/2000/svg"`, ""), "http") || strings.Contains(svg, "<script") {
+			t.Errorf("%s loads something", f.Name)
+		}
+	}
+	if len(files) < 10 || len(names) != len(files) || !regexp.MustCompile(`^[a-z0-9-]+\.svg$`).MatchString(files[0].Name) {
+		t.Errorf("%d plots in files of %d names, such as %s", len(files), len(names), files[0].Name)
+	}
+}
+
+func wellFormed(t *testing.T, svg string) {
+	t.Helper()
+	for d := xml.NewDecoder(strings.NewReader(svg)); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%v in %s", err, svg)
+		}
+	}
+}
+
+// A result is compared with the earlier one of the same traffic: in the table, and by a
+// mark in the bars where the earlier rate was.
+func TestPageAgainst(t *testing.T) {
+	t.Parallel()
+	result := func(traffic string, perSecond float64) *Result {
+		r := NewResult("kernel", "test", "packets")
+		r.Settings["traffic"] = traffic
+		r.Rows = []Row{{Name: "postern", PerSecond: perSecond, P50: 1000, Latency: []Bucket{{900, 1100, 50}}}}
+		return r
+	}
+	for _, tc := range []struct {
+		earlier    *Result
+		cell, mark string
+	}{
+		{result(Generated, 50), `<td class="faster">2.00</td>`, "<title>earlier: 50</title>"},
+		{result(Generated, 400), `<td class="slower">0.25</td>`, "<title>earlier: 400</title>"},
+		{result(Generated, 101), `<td>0.99</td>`, "<title>earlier: 101</title>"},
+		{result("a.pcap", 50), "", ""},
+	} {
+		var page bytes.Buffer
+		if err := Page(&page, []*Result{result(Generated, 100)}, []*Result{tc.earlier}); err != nil {
+			t.Fatal(err)
+		}
+		if tc.cell == "" {
+			if strings.Contains(page.String(), "earlier:") || strings.Contains(page.String(), "compared with") {
+				t.Error("compared with other traffic")
+			}
+			continue
+		}
+		for _, want := range []string{tc.cell, tc.mark, "compared with", "× earlier"} {
+			if !strings.Contains(page.String(), want) {
+				t.Errorf("%q is not in the page", want)
 			}
 		}
+	}
+}
+
+// Round ticks, neither too few nor too many, and the largest value below the top.
+func TestTicks(t *testing.T) {
+	t.Parallel()
+	for v := 0.001; v < 1e9; v *= 1.07 {
+		a := fromZero("", []float64{v}, short)
+		if len(a.ticks) < 3 || len(a.ticks) > 6 || a.high < v || a.high > 2.2*v {
+			t.Errorf("%g: %d ticks up to %g", v, len(a.ticks), a.high)
+		}
+	}
+	if count(7) != "7" || count(1000) != "1,000" || count(1234567) != "1,234,567" {
+		t.Error(count(7), count(1000), count(1234567))
 	}
 }
