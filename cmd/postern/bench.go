@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/postern-project/postern/filter/capture"
 	"github.com/postern-project/postern/filter/speed"
 )
 
@@ -61,6 +62,44 @@ func (f *benchFlags) check() error {
 		return usageError("--fail-below %g: want 0 or more", f.failBelow)
 	case f.failBelow > 0 && f.against == "":
 		return usageError("--fail-below needs --against")
+	}
+	return nil
+}
+
+// checkTraffic checks the choice between captures, which a policy is to judge, and
+// generated traffic.
+func checkTraffic(captures []string, c replayConfig) error {
+	switch {
+	case len(captures) > 0 && c.policy == "":
+		return usageError("bench: captures need --policy, the manifests to judge by")
+	case len(captures) == 0 && (c.policy != "" || c.world != ""):
+		return usageError("bench: --policy and --world are for captures")
+	}
+	return nil
+}
+
+// eachPacket reads captures until they end or do says that it has enough.
+func eachPacket(names []string, stdin io.Reader, do func(*capture.Packet) (more bool)) error {
+	for _, name := range names {
+		in := stdin
+		if name != "-" {
+			file, err := os.Open(name)
+			if err != nil {
+				return usageError("%w", err)
+			}
+			defer file.Close()
+			in = file
+		}
+		r, err := capture.NewReader(name, in)
+		for err == nil {
+			var p *capture.Packet
+			if p, err = r.Next(); err == nil && !do(p) {
+				return nil
+			}
+		}
+		if err != io.EOF {
+			return exitError{exitUsage, err}
+		}
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func TestBenchFlags(t *testing.T) {
 		{"bench decide --against /does/not/exist", "--against"},
 		{"bench decide --against " + notJSON, "read result"},
 		{"bench decide /does/not/exist --policy " + replayPolicy, "no such file"},
-		{"bench kernel a.pcap", "go together"},
+		{"bench kernel a.pcap", "need --policy"},
 		{"bench kernel --window 0", "--window"},
 		{"bench connect --rounds 0", "--rounds"},
 		{"bench connect --workers 0", "--workers"},

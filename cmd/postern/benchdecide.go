@@ -1,11 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -71,10 +70,9 @@ func (c *benchDecideConfig) run(ctx context.Context, captures []string, stdin io
 		return usageError("--packets %d: want 1 to %d", c.packets, 1<<24)
 	case c.workers < 1 || c.workers > 1024:
 		return usageError("--workers %d: want 1 to 1024", c.workers)
-	case len(captures) > 0 && c.replay.policy == "":
-		return usageError("bench decide: captures need --policy, the manifests to judge by")
-	case len(captures) == 0 && (c.replay.policy != "" || c.replay.world != ""):
-		return usageError("bench decide: --policy and --world are for captures")
+	}
+	if err := checkTraffic(captures, c.replay); err != nil {
+		return err
 	}
 	for _, numbers := range [][]int{c.rules, c.pods} {
 		for _, n := range numbers {
@@ -144,33 +142,15 @@ func (c *benchDecideConfig) captured(ctx context.Context, r *speed.Result, captu
 // on and at most as many bytes as a queue copies.
 func loadPackets(names []string, most int, stdin io.Reader) (packets [][]byte, err error) {
 	const copied = 128
-	for _, name := range names {
-		in := stdin
-		if name != "-" {
-			file, err := os.Open(name)
-			if err != nil {
-				return nil, usageError("%w", err)
-			}
-			defer file.Close()
-			in = file
+	err = eachPacket(names, stdin, func(p *capture.Packet) bool {
+		b := p.IP[:min(len(p.IP), copied)]
+		if _, st := packet.Decode(b); st == packet.OK {
+			packets = append(packets, bytes.Clone(b))
 		}
-		r, err := capture.NewReader(name, in)
-		for err == nil && len(packets) < most {
-			var p *capture.Packet
-			if p, err = r.Next(); err != nil {
-				break
-			}
-			b := p.IP[:min(len(p.IP), copied)]
-			if _, st := packet.Decode(b); st == packet.OK {
-				packets = append(packets, append([]byte(nil), b...))
-			}
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, usageError("%s", oneLine(err.Error()))
-		}
+		return len(packets) < most
+	})
+	if err == nil && len(packets) == 0 {
+		err = usageError("bench decide: no packet in %s can be decoded", oneLine(strings.Join(names, ", ")))
 	}
-	if len(packets) == 0 {
-		return nil, usageError("bench: no packet in %s can be decoded", strings.Join(names, ", "))
-	}
-	return packets, nil
+	return packets, err
 }

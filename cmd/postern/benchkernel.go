@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,8 +41,9 @@ any filter, with connection tracking only, and with postern's table and queue be
 
 Packets are those of the captures, judged by --policy, over and over with connection
 tracking emptied between; or else generated ones, each the first of a flow of its own. Left
-out are fragments, which the kernel puts together, and answers to denied flows. What
-ought to come out and does not is lost; what comes out and ought not is an error.
+out are fragments, which the kernel puts together, and what nobody would have sent:
+all but the first packet of a denied flow. What ought to come out and does not is lost;
+what comes out and ought not is an error.
 
 Needs root, and nft for the comparison. Nothing of the host is changed.
 
@@ -80,8 +82,9 @@ func (c *benchKernelConfig) run(ctx context.Context, captures []string, stdin io
 		return usageError("--packets %d: want 1 to %d", c.packets, 1<<20)
 	case c.window < 1 || c.window > 4096:
 		return usageError("--window %d: want 1 to 4096", c.window)
-	case (len(captures) > 0) != (c.replay.policy != ""):
-		return usageError("bench kernel: captures and --policy go together")
+	}
+	if err := checkTraffic(captures, c.replay); err != nil {
+		return err
 	}
 	earlier, err := c.earlier("kernel")
 	if err != nil {
@@ -97,7 +100,13 @@ func (c *benchKernelConfig) run(ctx context.Context, captures []string, stdin io
 			return err
 		}
 	}
-	r.Settings["packets"] = fmt.Sprint(len(packets))
+	denied := 0
+	for _, p := range packets {
+		if !p.passes {
+			denied++
+		}
+	}
+	r.Settings["packets"] = fmt.Sprintf("%d, %d of them denied", len(packets), denied)
 	for _, kind := range []struct {
 		name    string
 		filters bool
@@ -145,48 +154,35 @@ func (c *benchKernelConfig) captured(names []string, stdin io.Reader, stderr io.
 	}
 	r := replay.New(cfg)
 	opened := map[uint64]uint64{}
-	for _, name := range names {
-		in := stdin
-		if name != "-" {
-			file, err := os.Open(name)
-			if err != nil {
-				return nil, usageError("%w", err)
-			}
-			defer file.Close()
-			in = file
+	err = eachPacket(names, stdin, func(p *capture.Packet) bool {
+		n := r.Packet(p)
+		length := p.Length - len(p.Frame) + len(p.IP)
+		fragment := len(p.IP) > 8 && p.IP[0]>>4 == 4 && (p.IP[6]&0x3f|p.IP[7]) != 0 || len(p.IP) > 6 && p.IP[0]>>4 == 6 && p.IP[6] == 44
+		if n.Kind != replay.Member || fragment || length > maxTUN {
+			return true
 		}
-		reader, err := capture.NewReader(name, in)
-		for err == nil && len(out) < c.packets {
-			var p *capture.Packet
-			if p, err = reader.Next(); err != nil {
-				break
-			}
-			n := r.Packet(p)
-			length := p.Length - len(p.Frame) + len(p.IP)
-			fragment := len(p.IP) > 8 && p.IP[0]>>4 == 4 && (p.IP[6]&0x3f|p.IP[7]) != 0 || len(p.IP) > 6 && p.IP[0]>>4 == 6 && p.IP[6] == 44
-			if n.Kind != replay.Member || fragment || length > maxTUN {
-				continue
-			}
-			denied := n.Flow.Outcome().Verdict == replay.Denied
-			if denied && n.Back {
-				continue
-			}
-			b := make([]byte, length) // what was not captured is zeros
-			copy(b, p.IP)
-			next := newSent(b, !denied)
-			if n.First {
-				opened[n.Flow.Number] = next.key
-			} else {
-				next.opens = opened[n.Flow.Number]
-			}
-			out = append(out, next)
+		denied := n.Flow.Outcome().Verdict == replay.Denied
+		if denied && !n.First { // nobody would have sent it
+			return true
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, usageError("%s", oneLine(err.Error()))
+		b := make([]byte, length) // what was not captured is zeros
+		copy(b, p.IP)
+		next := newSent(b, !denied)
+		if n.First {
+			opened[n.Flow.Number] = next.key
+		} else {
+			next.opens = opened[n.Flow.Number]
 		}
-	}
-	if len(out) == 0 {
-		return nil, usageError("bench kernel: no packet in %s can be sent", strings.Join(names, ", "))
+		out = append(out, next)
+		return len(out) < c.packets
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(out) == 0:
+		return nil, usageError("bench kernel: no packet in %s can be sent", oneLine(strings.Join(names, ", ")))
+	case !slices.ContainsFunc(out, func(s sent) bool { return s.passes }):
+		return nil, usageError("bench kernel: policy denies every flow in %s, so nothing would come out", oneLine(strings.Join(names, ", ")))
 	}
 	return out, nil
 }
@@ -261,8 +257,9 @@ func (c *benchKernelConfig) measure(ctx context.Context, packets []sent, filters
 	p.mu.Lock()
 	p.latency, p.came, p.lost, p.count, p.wrong = speed.Histogram{}, 0, 0, 0, 0
 	p.mu.Unlock()
-	took := time.Duration(0)
-	for took < c.lasts {
+	// To empty a large table of connections can take longer than a small capture.
+	took, begin := time.Duration(0), time.Now()
+	for took < c.lasts && (took == 0 || time.Since(begin) < 3*c.lasts) {
 		if err := n.Node.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
 			return row, fmt.Errorf("flush conntrack: %w", err)
 		}

@@ -7,13 +7,11 @@ import (
 	"io"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/postern-project/postern/filter/diff"
@@ -270,18 +268,17 @@ func parseDiffPort(text string) (*diff.Port, error) {
 
 // diffProgress shows on a terminal how far a long comparison is; nil elsewhere.
 func diffProgress(stderr io.Writer) func(done, total int64) {
-	f, ok := stderr.(*os.File)
-	if !ok || !isatty.IsTerminal(f.Fd()) {
+	if !isTerminal(stderr) {
 		return nil
 	}
 	shown, next := false, time.Now().Add(time.Second)
 	return func(done, total int64) {
 		switch now := time.Now(); {
 		case done == total && shown:
-			fmt.Fprintf(f, "\r%24s\r", "")
+			fmt.Fprintf(stderr, "\r%24s\r", "")
 		case now.After(next):
 			shown, next = true, now.Add(time.Second/4)
-			fmt.Fprintf(f, "\rcomparing: %3d %%", done*100/total)
+			fmt.Fprintf(stderr, "\rcomparing: %3d %%", done*100/total)
 		}
 	}
 }

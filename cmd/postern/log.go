@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 )
 
@@ -17,10 +16,7 @@ func newLogger(w io.Writer, format, level string) (zerolog.Logger, error) {
 	if err != nil || level == "" {
 		return zerolog.Logger{}, usageError("--log-level %q: want trace, debug, info, warn or error", level)
 	}
-	terminal := false
-	if f, ok := w.(*os.File); ok {
-		terminal = isatty.IsTerminal(f.Fd())
-	}
+	terminal := isTerminal(w)
 	switch format {
 	case "json":
 		w = escaper{w, `\u%04x`}

@@ -168,7 +168,10 @@ func runReplay(ctx context.Context, c replayConfig, names []string, stdin io.Rea
 	}
 	list := newFlowList(c.output, &cfg, stdout)
 	cfg.Ended = list.add // a method value of nil is good
-	run := replayRun{cfg: &cfg, replayer: replay.New(cfg), stdin: stdin, progress: newReadingBar(stderr)}
+	run := replayRun{cfg: &cfg, replayer: replay.New(cfg), stdin: stdin}
+	if list == nil || !isTerminal(stdout) { // the flows would push it up the screen
+		run.progress = newReadingBar(stderr)
+	}
 	if c.write != "" {
 		file, err := os.Create(c.write)
 		if err != nil {
@@ -188,6 +191,7 @@ func runReplay(ctx context.Context, c replayConfig, names []string, stdin io.Rea
 		}
 		if r.Error != "" {
 			broken = true
+			run.progress.end()
 			fmt.Fprintln(stderr, "postern:", oneLine(r.Error))
 		}
 		captures = append(captures, r)
@@ -250,10 +254,12 @@ func (run *replayRun) capture(ctx context.Context, name string) (r captureReport
 			return r, nil
 		}
 		defer f.Close()
+		in = f
+	}
+	if f, ok := in.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 			size = info.Size()
 		}
-		in = f
 	}
 	reader, err := capture.NewReader(name, run.progress.watch(name, in, size))
 	for err == nil {

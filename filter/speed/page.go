@@ -57,7 +57,7 @@ type cell struct{ Text, Class string }
 
 var titles = map[string][2]string{
 	"decide":  {"Decisions in memory", "Packets that lie ready in memory. Decode reads the headers; new flow decodes and decides, as the verdict loop does with the first packet of a flow; replayed also keeps a table of flows, in which nearly every packet belongs to one that was decided before."},
-	"kernel":  {"Packets through the kernel", "Packets written to one TUN device of a network namespace and read from another, with postern's table and queue between, and without. Counted are those that come out."},
+	"kernel":  {"Packets through the kernel", "Packets written to one TUN device of a network namespace and read from another, with postern's table and queue between, and without. Denied packets count with the rest: they went as far as they go."},
 	"connect": {"New connections through a node", "TCP connections from one pod to another through the node between them: connect, a byte there and back, reset. Latency is of connect alone. Postern learned has decided the like before, postern cold never."},
 }
 
