@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"filter/diff":      {"filter", "filter/compile", "filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/dataplane": {"conntrack", "filter", "filter/compile", "filter/flow", "filter/nfq", "filter/nft", "filter/policy"},
 	"filter/live":      {"conntrack", "filter", "filter/flow", "filter/nft"},
+	"filter/inventory": {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/lint":      {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/speed":     {"filter", "filter/flow", "filter/packet", "filter/policy", "filter/policy/selector", "filter/replay"},
 	"filter/replay":    {"filter", "filter/capture", "filter/explain", "filter/flow", "filter/packet", "filter/policy"},

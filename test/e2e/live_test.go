@@ -35,6 +35,9 @@ func TestAskTheDaemon(t *testing.T) {
 	if code, out, errs := ask(t, nil, live...); code != 1 || !strings.HasPrefix(out, "DENY ") {
 		t.Errorf("exit code %d, want 1 and a denial:\n%s%s", code, out, errs)
 	}
+	if code, out, errs := ask(t, nil, "get", "endpoints", "prod-engineering/db", "--socket", b.socket); code != 0 || !strings.Contains(out, "default prod-engineering/demo-calico") {
+		t.Errorf("get: exit code %d:\n%s%s", code, out, errs)
+	}
 	code, before, errs := ask(t, nil, "snapshot", "--socket", b.socket)
 	if code != 0 {
 		t.Fatalf("snapshot: exit code %d: %s", code, errs)
