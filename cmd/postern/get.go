@@ -23,13 +23,12 @@ type getConfig struct {
 }
 
 func newGetCommand() *cobra.Command {
-	var c getConfig
 	cmd := &cobra.Command{
-		Use:   "get endpoints|policies|accounts|sets [NAME | NAMESPACE/NAME]",
+		Use:   "get endpoints|policies|accounts|sets|flows [NAME | NAMESPACE/NAME]",
 		Short: "List what the daemon decides on",
 		Long: `List what the running daemon decides on: pods with the policies that select them,
 policies with the pods here that they select, service accounts with the rules that
-name them, network sets. With a name, only the objects that have it.
+name them, network sets, and the flows that live (as "postern flows"). With a name, only the objects that have it.
 
 The state is the daemon's, or that of --source or --state. Pods are those of this
 node, and accounts those that such pods have, unless --all is given.
@@ -37,31 +36,27 @@ node, and accounts those that such pods have, unless --all is given.
 Exit code: 0, or 1 if a name is given and there is no such object.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError("get %q: want endpoints, policies, accounts or sets", args[0])
+				return usageError("get %q: want endpoints, policies, accounts, sets or flows", args[0])
 			}
 			return cmd.Help()
 		},
 		Args: cobra.ArbitraryArgs,
 	}
-	f := cmd.PersistentFlags()
-	c.register(f)
-	f.StringVar(&c.node, "node", "", "with --source or --state: list as this node would; by default all pods")
-	f.StringVarP(&c.namespace, "namespace", "n", "", "only objects in this namespace")
-	f.BoolVarP(&c.everywhere, "all", "A", false, "also pods of other nodes, and accounts that no pod here has")
-	f.StringVarP(&c.output, "output", "o", "text", "text, wide or json")
 	cmd.AddCommand(
-		newGetKind(&c, "endpoints", []string{"endpoint", "pods", "pod"}, "Pods and the policies that select them", (*inventory.Inventory).Endpoints, endpointTable),
-		newGetKind(&c, "policies", []string{"policy"}, "Policies in the order in which they are evaluated, and the pods that they select", (*inventory.Inventory).Policies, policyTable),
-		newGetKind(&c, "accounts", []string{"account", "serviceaccounts", "sa"}, "Service accounts, their pods, and where policies name them", (*inventory.Inventory).Accounts, accountTable),
-		newGetKind(&c, "sets", []string{"set", "networksets"}, "Network sets", (*inventory.Inventory).Sets, setTable),
+		newGetKind("endpoints", []string{"endpoint", "pods", "pod"}, "Pods and the policies that select them", (*inventory.Inventory).Endpoints, endpointTable),
+		newGetKind("policies", []string{"policy"}, "Policies in the order in which they are evaluated, and the pods that they select", (*inventory.Inventory).Policies, policyTable),
+		newGetKind("accounts", []string{"account", "serviceaccounts", "sa"}, "Service accounts, their pods, and where policies name them", (*inventory.Inventory).Accounts, accountTable),
+		newGetKind("sets", []string{"set", "networksets"}, "Network sets", (*inventory.Inventory).Sets, setTable),
+		newFlowsCommand(),
 	)
 	return cmd
 }
 
 // newGetKind makes the command for one kind: list finds its objects, and table prints
 // one as cells, after a header.
-func newGetKind[E any](c *getConfig, name string, aliases []string, short string, list func(*inventory.Inventory, inventory.Wanted) []E, table func(wide bool) (header []string, row func(E) []string)) *cobra.Command {
-	return &cobra.Command{
+func newGetKind[E any](name string, aliases []string, short string, list func(*inventory.Inventory, inventory.Wanted) []E, table func(wide bool) (header []string, row func(E) []string)) *cobra.Command {
+	var c getConfig
+	cmd := &cobra.Command{
 		Use:     name + " [NAME | NAMESPACE/NAME]",
 		Aliases: aliases,
 		Short:   short,
@@ -106,6 +101,13 @@ func newGetKind[E any](c *getConfig, name string, aliases []string, short string
 			return err
 		},
 	}
+	f := cmd.Flags()
+	c.register(f)
+	f.StringVar(&c.node, "node", "", "with --source or --state: list as this node would; by default all pods")
+	f.StringVarP(&c.namespace, "namespace", "n", "", "only objects in this namespace")
+	f.BoolVarP(&c.everywhere, "all", "A", false, "also pods of other nodes, and accounts that no pod here has")
+	f.StringVarP(&c.output, "output", "o", "text", "text, wide or json")
+	return cmd
 }
 
 // hint says where more may be.
