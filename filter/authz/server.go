@@ -31,6 +31,7 @@ const (
 	maxPerProcess = 16   // on the Unix socket
 	maxStreams    = 64   // of a connection at once; more wait in the client
 	maxHeaders    = 16 << 10
+	streamWorkers = 256       // goroutines that live on, with the stack that a check needs; what they cannot take gets one of its own
 	window        = 256 << 10 // bytes that may be under way on a connection
 
 	handshakeTimeout = 5 * time.Second
@@ -108,7 +109,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: probeIdle, Timeout: probeTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-		grpc.InTapHandle(boundTime),
+		grpc.InTapHandle(boundTime), grpc.NumStreamWorkers(streamWorkers),
 	}
 	if l.creds != nil {
 		options = append(options, grpc.Creds(l.creds))
@@ -130,7 +131,7 @@ func boundTime(ctx context.Context, _ *tap.Info) (context.Context, error) {
 		return ctx, nil // it ends by itself
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	context.AfterFunc(ctx, cancel)
+	_ = cancel // grpc ends the parent with the stream
 	return ctx, nil
 }
 
