@@ -45,6 +45,13 @@ const dnsPod = `
  status: {phase: Running, podIPs: [{ip: 10.0.9.9}]}}
 `
 
+// asking is a pod whose sidecar asks about requests.
+const asking = `
+---
+{apiVersion: v1, kind: Pod, metadata: {name: asking, namespace: shop, labels: {app: asking, postern: authz}},
+ status: {phase: Running, podIPs: [{ip: 10.0.1.9}, {ip: "fd00:1::9"}]}}
+`
+
 // np and gnp write a policy for the pods of app == "database".
 func np(spec string) string {
 	return `{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {selector: app == "database", ` + spec + `}}`
@@ -371,6 +378,20 @@ func TestFindings(t *testing.T) {
 			bad:   np(`ingress: [{action: Allow, http: {methods: [GET]}}]`),
 			clean: np(`ingress: [{action: Allow}]`),
 			field: "spec.ingress[0].http", text: "plain Allow",
+		},
+		{
+			name:  "where a sidecar asks",
+			id:    HTTPNotEnforced,
+			bad:   gnp(`selector: 'app in {"database", "asking"}', ingress: [{action: Allow, http: {methods: [GET]}}]`) + asking,
+			clean: gnp(`selector: app == "asking", ingress: [{action: Allow, http: {methods: [GET]}}]`) + asking,
+			field: "spec.ingress[0].http", text: "requests to Pod shop/db: packets",
+		},
+		{
+			name:  "how to make it ask",
+			id:    HTTPNotEnforced,
+			bad:   np(`ingress: [{action: Allow, http: {paths: [{exact: /}]}}]`),
+			clean: np(`ingress: [{action: Allow}]`),
+			field: "spec.ingress[0].http", text: "label postern: authz and the annotations sidecar.istio.io/userVolume",
 		},
 		{
 			id:    HostEndpointNotEnforced,

@@ -11,12 +11,7 @@ import (
 
 // checkRule looks at one rule of a direction that the policy lists.
 func (c *checker) checkRule(at place) {
-	r := at.rule
-	if r.HTTP != nil {
-		c.add(HTTPNotEnforced, at.p.Key(), at.field()+".http",
-			"methods and paths are not looked at in packets: to them this rule is a plain Allow",
-			"allow only sources that may send any request, or check requests in the application")
-	}
+	c.checkHTTP(at)
 	if !kubernetes(at.p) { // whose converted rules pair nets with exceptions of the same family
 		c.checkFamilies(at)
 	}
