@@ -5,8 +5,8 @@ import "strings"
 // NormalizePath gives the form of a request's path in which paths are compared
 // (spec section 9.7), with a slash behind every segment, such as "/a/b/"; the root
 // is "/". In order: cut at the first ? or #; percent-decode once; refuse what a
-// server behind might decode a second time into a dot, a slash or a backslash, and
-// NUL; take a backslash for a slash; drop path parameters; resolve empty segments,
+// server behind might decode a second time into a dot, a slash or a backslash,
+// overlong UTF-8 included, and NUL; take a backslash for a slash; drop path parameters; resolve empty segments,
 // "." and "..", of which none leads above the root.
 //
 // The form is a path itself, which normalises to itself: what of %, ? and # was
@@ -54,7 +54,7 @@ func NormalizePath(path string) (normal string, ok bool) {
 func isNormal(path string) bool {
 	for i := 0; i < len(path); i++ {
 		switch path[i] {
-		case '%', '?', '#', ';', '\\', 0:
+		case '%', '?', '#', ';', '\\', 0, 0xc0, 0xc1, 0xe0, 0xf0:
 			return false
 		case '/':
 			if i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
@@ -76,7 +76,7 @@ func cutSegment(path string) (segment, rest string, more bool) {
 // decodePath decodes once, and is false for what must be refused.
 func decodePath(path string) (string, bool) {
 	if strings.IndexByte(path, '%') < 0 {
-		return path, strings.IndexByte(path, 0) < 0
+		return path, strings.IndexByte(path, 0) < 0 && !hasOverlong(path)
 	}
 	out := make([]byte, 0, len(path))
 	for i := 0; i < len(path); i++ {
@@ -107,7 +107,24 @@ func decodePath(path string) (string, bool) {
 			return "", false
 		}
 	}
-	return string(out), true
+	return string(out), !hasOverlong(string(out))
+}
+
+// overlong are a dot, a slash and a backslash in more bytes of UTF-8 than they need
+// (RFC 3629, section 3): no text has them, and careless decoders read them.
+var overlong = [...]string{
+	"\xc0\xae", "\xe0\x80\xae", "\xf0\x80\x80\xae",
+	"\xc0\xaf", "\xe0\x80\xaf", "\xf0\x80\x80\xaf",
+	"\xc1\x9c", "\xe0\x81\x9c", "\xf0\x80\x81\x9c",
+}
+
+func hasOverlong(path string) bool {
+	for _, s := range overlong {
+		if strings.Contains(path, s) {
+			return true
+		}
+	}
+	return false
 }
 
 func unhex(c byte) (byte, bool) {

@@ -44,6 +44,9 @@ func segments(path string) (list []string, ok bool) {
 			return nil, false
 		}
 	}
+	if hidesSeparator(path) {
+		return nil, false
+	}
 	// 4. A backslash is a slash to many servers.
 	path = strings.ReplaceAll(path, `\`, "/")
 	for _, s := range strings.Split(path, "/") {
@@ -61,4 +64,33 @@ func segments(path string) (list []string, ok bool) {
 		}
 	}
 	return list, true
+}
+
+// hidesSeparator finds a dot, a slash or a backslash that is written in two to four
+// bytes of UTF-8. Nothing valid is, and some servers read it.
+func hidesSeparator(path string) bool {
+	for i := range len(path) {
+		more, value := 0, rune(path[i])
+		switch lead := path[i]; {
+		case lead>>5 == 0b110:
+			more, value = 1, rune(lead&0x1f)
+		case lead>>4 == 0b1110:
+			more, value = 2, rune(lead&0x0f)
+		case lead>>3 == 0b11110:
+			more, value = 3, rune(lead&0x07)
+		}
+		if more == 0 || i+more >= len(path) {
+			continue
+		}
+		for _, b := range []byte(path[i+1 : i+1+more]) {
+			if b>>6 != 0b10 {
+				more = 0
+			}
+			value = value<<6 | rune(b&0x3f)
+		}
+		if more > 0 && strings.ContainsRune(`./\`, value) {
+			return true
+		}
+	}
+	return false
 }

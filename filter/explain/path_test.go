@@ -23,6 +23,8 @@ func TestSegments(t *testing.T) {
 		{`/a\b`, []string{"a", "b"}}, {"/a/..%5cb", []string{"b"}},
 		{"/a;x/y", []string{"a", "y"}}, {"/a/..;x/b", []string{"b"}}, {"/;x/a", []string{"a"}}, {"/a%3bx", []string{"a"}},
 		{"/%252e%252e/a", refused}, {"/%252F", refused}, {"/%255C", refused}, {"/a%00", refused}, {"/a\x00", refused},
+		{"/%c0%ae/a", refused}, {"/a%c0%afb", refused}, {"/a%C1%9Cb", refused}, {"/%e0%80%ae", refused}, {"/a%f0%80%80%af", refused}, {"/a\xc0\xaf", refused},
+		{"/%c0/%ae%e0%a4%85%c0", []string{"\xc0", "\xae\u0905\xc0"}},
 		{"/%", refused}, {"/%zz", refused}, {"/%2", refused},
 		{"/%25", []string{"%"}}, {"/a+b", []string{"a+b"}}, {"/A", []string{"A"}},
 	}
