@@ -38,9 +38,9 @@ import (
 	"github.com/postern-project/postern/filter/flowlog"
 )
 
-// TestSwap: while policy goes back and forth between two that disagree, each of
+// TestL7_13Swap: while policy goes back and forth between two that disagree, each of
 // 10,000 concurrent answers is that of the generation it names.
-func TestSwap(t *testing.T) {
+func TestL7_13Swap(t *testing.T) {
 	generations := []*filter.Ruleset{compiled(t, 2, world+policyAPI), compiled(t, 3, world+policyWeb)}
 	engine := engineOf(generations[0])
 	_, path := serve(t, engine, Config{})
@@ -89,7 +89,7 @@ func TestSwap(t *testing.T) {
 	}
 }
 
-func TestSocket(t *testing.T) {
+func TestL7_14Socket(t *testing.T) {
 	_, path := serve(t, &filter.Engine{}, Config{})
 	info, err := os.Stat(path)
 	if err != nil {
@@ -112,8 +112,8 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// TestPeers: even if anybody could open the socket, only a known group is answered.
-func TestPeers(t *testing.T) {
+// TestL7_14Peers: even if anybody could open the socket, only a known group is answered.
+func TestL7_14Peers(t *testing.T) {
 	if path := os.Getenv("POSTERN_TEST_ASK"); path != "" { // the other process
 		_, err := dial(t, path).Check(t.Context(), ask("GET", "/health"))
 		if err != nil {
@@ -154,7 +154,7 @@ func TestPeers(t *testing.T) {
 		uid, gid uint32
 		answered bool
 	}{{0, 0, true}, {1337, 1337, true}, {4000, 1337, true}, {1337, 4000, false}, {65534, 65534, false}} {
-		cmd := exec.Command(program, "-test.run", "^TestPeers$")
+		cmd := exec.Command(program, "-test.run", "^TestL7_14Peers$")
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "POSTERN_TEST_ASK="+path)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tc.uid, Gid: tc.gid}}

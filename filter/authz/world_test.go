@@ -110,13 +110,18 @@ func run(t testing.TB, s *Server, l *Listener) {
 
 func dial(t testing.TB, path string, options ...grpc.DialOption) authv3.AuthorizationClient {
 	t.Helper()
+	return authv3.NewAuthorizationClient(connect(t, path, options...))
+}
+
+func connect(t testing.TB, path string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
 	options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, options...)
 	c, err := grpc.NewClient("unix:"+path, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return authv3.NewAuthorizationClient(c)
+	return c
 }
 
 // engineOf gives an engine with a ruleset in force.
