@@ -13,7 +13,7 @@
 // every status but OK denies.
 //
 // On purpose it is more careless than Envoy with HTTP/1.1: targets go to the server
-// that is asked, and to the backend, as the client wrote them, where Envoy refuses some
-// of them (fragments) and may be told to normalise the rest. What it does not have:
+// that is asked, and to the backend, as the client wrote them, where Envoy may be told to
+// normalise them. What it does not have:
 // other filters, routes, retries, header mutations, and Envoy's bugs.
 package proxy

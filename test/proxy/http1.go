@@ -67,6 +67,9 @@ func readHead(in *bufio.Reader) (*request, error) {
 	if len(parts) != 3 || parts[0] == "" || parts[2] != "HTTP/1.1" && parts[2] != "HTTP/1.0" {
 		return nil, errMalformed
 	}
+	if strings.Contains(parts[1], "#") {
+		return nil, errMalformed // as Envoy, which refuses fragments unless told otherwise
+	}
 	r := &request{method: parts[0], path: parts[1], protocol: parts[2]}
 	for {
 		l, err := line()
