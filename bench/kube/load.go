@@ -25,6 +25,11 @@ type size struct {
 	pods, accounts, policies, nodes int
 }
 
+// String names the size and what is loaded: of another version it is another cluster.
+func (s size) String() string {
+	return fmt.Sprintf("cluster-v1-%d-%d-%d-%d", s.pods, s.accounts, s.policies, s.nodes)
+}
+
 const (
 	namespaces = 100
 	localNode  = "node-0"
@@ -144,12 +149,27 @@ func policyObject(i int) *unstructured.Unstructured {
 	}}
 }
 
-func podLabels(i int) map[string]string {
-	return map[string]string{"app": fmt.Sprintf("app-%d", i/namespaces%100), "version": fmt.Sprintf("v%d", i%3), "pod-template-hash": fmt.Sprintf("%08x", i*2654435761)}
+// podLabels are equal for the pods of one account: they are one deployment's.
+func (c *cluster) podLabels(i int) map[string]string {
+	i %= c.accounts
+	return map[string]string{"app": fmt.Sprintf("app-%d", i/namespaces%100), "version": fmt.Sprintf("v%d", i%3), "pod-template-hash": fmt.Sprintf("%08x", uint32(i)*2654435761)}
+}
+
+// warm waits until the API server has read what it stores into its caches.
+func (c *cluster) warm(ctx context.Context) error {
+	nothing := metav1.ListOptions{ResourceVersion: "0", FieldSelector: "metadata.name=nothing"}
+	if _, err := c.typed.CoreV1().Pods("").List(ctx, nothing); err != nil {
+		return err
+	}
+	if _, err := c.typed.CoreV1().ServiceAccounts("").List(ctx, nothing); err != nil {
+		return err
+	}
+	_, err := c.dynamic.Resource(policyResource).List(ctx, nothing)
+	return err
 }
 
 func (c *cluster) createPod(ctx context.Context, i int) error {
-	return c.writePod(ctx, namespace(i), fmt.Sprintf("pod-%d", i/namespaces), c.node(i), account(i%c.accounts), podLabels(i), address(i), address6(i))
+	return c.writePod(ctx, namespace(i), fmt.Sprintf("pod-%d", i/namespaces), c.node(i), account(i%c.accounts), c.podLabels(i), address(i), address6(i))
 }
 
 // writePod creates a pod and says that it runs.
