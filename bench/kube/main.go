@@ -66,7 +66,7 @@ func run(r *report.Report, s size, data string, loadOnly bool, rounds, rate int)
 	}
 	data = filepath.Join(data, s.String())
 	if _, err := os.Stat(data); errors.Is(err, os.ErrNotExist) {
-		if err := fill(r, s, root, data); err != nil {
+		if err := fill(s, root, data); err != nil {
 			return fmt.Errorf("load: %w", err)
 		}
 	}
@@ -80,7 +80,7 @@ func run(r *report.Report, s size, data string, loadOnly bool, rounds, rate int)
 var busy = []string{"--max-requests-inflight", "2000", "--max-mutating-requests-inflight", "1000"}
 
 // fill loads an API server and saves what it stores.
-func fill(r *report.Report, s size, root, data string) (err error) {
+func fill(s size, root, data string) (err error) {
 	ctx := context.Background()
 	if err := os.MkdirAll(filepath.Dir(data), 0o755); err != nil {
 		return err
@@ -98,10 +98,9 @@ func fill(r *report.Report, s size, root, data string) (err error) {
 		return err
 	}
 	began := time.Now()
-	if err := c.load(ctx, func(what string) { say("%.0f s: loading %s", time.Since(began).Seconds(), what) }); err != nil {
+	if err := c.load(ctx, server); err != nil {
 		return err
 	}
-	r.Add("load/objects-per-s", float64(2*s.pods+s.accounts+s.policies)/time.Since(began).Seconds(), report.None)
 	say("loaded in %.0f s", time.Since(began).Seconds())
 	return server.Save(data)
 }
@@ -127,7 +126,9 @@ func measure(r *report.Report, s size, root, dir, data string, rounds, rate int)
 	if err := c.warm(ctx); err != nil {
 		return err
 	}
-	say("the API server has read what it stores")
+	if err := c.complete(ctx); err != nil {
+		return err
+	}
 
 	// Two pods of this node that exist for real.
 	l, err := lab.New()

@@ -35,6 +35,7 @@ type Server struct {
 	program   string
 	args      []string
 	url       string
+	etcdURL   string
 	token     string
 }
 
@@ -103,7 +104,7 @@ func StartWith(o Options) (_ *Server, err error) {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
 	client, peer := "http://"+ports[0], "http://"+ports[1]
-	s.url = "https://" + ports[2]
+	s.url, s.etcdURL = "https://"+ports[2], client
 	s.etcd, err = start(s.path("etcd.log"), etcd, "--data-dir", s.path("etcd"),
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer,
@@ -228,6 +229,9 @@ func (s *Server) Admin() *rest.Config {
 	c.CAFile = s.path("certs", "apiserver.crt")
 	return c
 }
+
+// Etcd is where etcd serves its clients, without authentication.
+func (s *Server) Etcd() string { return s.etcdURL }
 
 // freePorts gives n loopback addresses with ports that are free now.
 func freePorts(n int) (addresses []string, err error) {
