@@ -79,15 +79,19 @@ func (s *Store) build() {
 	changes := make([]change, 0, len(s.pending))
 	for _, key := range slices.Sorted(maps.Keys(s.pending)) {
 		was := s.pending[key]
-		e, known := s.objects.Get(key)
+		e := s.get(key)
 		var now any
-		if known {
+		if e != nil {
 			now = inForce(key, e.value)
 		}
 		switch {
 		case now == was:
 		case now != nil && reflect.DeepEqual(now, was): // there and back
+			if e.object.Value == e.value {
+				e.object.Value = was
+			}
 			e.value = was
+			s.put(key, e)
 		default:
 			changes = append(changes, change{key, policy.Change{Old: was, New: now}})
 		}
