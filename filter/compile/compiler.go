@@ -232,8 +232,7 @@ func (c *Compiler) expect(s *policy.Snapshot) {
 	for _, e := range s.Endpoints {
 		n += len(e.Addrs)
 	}
-	c.pods = make(map[*policy.Endpoint]*pod, len(s.Endpoints))
-	c.addresses = make(map[netip.Prefix]*address, n)
+	c.single = make(map[[16]byte]*address, n)
 	c.dirty = make([]*address, 0, n)
 	c.out.Expect(n)
 }
@@ -323,7 +322,7 @@ func (c *Compiler) commit() error {
 	c.spreadTerms()
 	c.describeClasses()
 	c.dropUnused()
-	c.out.SetEndpoints(len(c.pods))
+	c.out.SetEndpoints(c.pods)
 	return nil
 }
 
@@ -396,7 +395,7 @@ func compareKeys(a, b policy.Key) int {
 }
 
 // again lists objects as removed and added, unless they are removed anyway.
-func again[T any](p *pair[T], objects map[*T]bool, which func(*T) bool) {
+func again[T, V any](p *pair[T], objects map[*T]V, which func(*T) bool) {
 	gone := make(map[*T]bool, len(p.old))
 	for _, o := range p.old {
 		gone[o] = true
