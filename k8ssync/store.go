@@ -31,6 +31,7 @@ type Store struct {
 	tiers    []*policy.Tier
 	profiles []*policy.Profile
 	journal  journal
+	large    bool
 	counts   map[policy.Kind]Count
 }
 
@@ -100,6 +101,14 @@ func NewStore() *Store {
 		pending:  make(map[string]any),
 		counts:   make(map[policy.Kind]Count),
 	}
+}
+
+// NewLargeStore gives an empty store whose snapshots have their endpoints in pieces:
+// for a cluster's pods, of which some change all the time.
+func NewLargeStore() *Store {
+	s := NewStore()
+	s.large = true
+	return s
 }
 
 // Changed receives after the snapshot or the problems may have changed, once for

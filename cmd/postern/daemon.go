@@ -111,6 +111,9 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 	if d.gate, err = newGatekeeper(cfg.assertions, log); err != nil {
 		return err
 	}
+	if cfg.kubeconfig != "" {
+		d.store = k8ssync.NewLargeStore()
+	}
 	defer d.close()
 	if err := d.open(); err != nil {
 		return err
@@ -265,6 +268,9 @@ func (d *daemon) serve(parent context.Context) error {
 	if d.authz != nil {
 		tasks.Go(func() error { return d.authz.run(ctx) })
 	}
+	if d.cluster != nil {
+		tasks.Go(func() error { d.settle(ctx); return nil })
+	}
 	if d.cluster != nil && d.cfg.stateFile != "" {
 		keeper := saved.NewKeeper(d.cfg.stateFile, d.cfg.node, d.log)
 		tasks.Go(func() error { keeper.Run(ctx, d.fresh); return nil })
@@ -363,7 +369,9 @@ func (d *daemon) current() (control.State, bool) {
 	if s == nil {
 		return control.State{}, false
 	}
-	return *s, true
+	now := *s
+	now.Snapshot = now.Snapshot.Complete()
+	return now, true
 }
 
 // logInForce logs every change of a directory, which somebody made by hand; those of

@@ -19,6 +19,10 @@ import (
 // defaultStateFile is where what a cluster's source brought is saved.
 const defaultStateFile = "/var/lib/postern/state"
 
+// settleAfter is how long after the first state memory is given back: the buffers of
+// its lists are free then.
+const settleAfter = 15 * time.Second
+
 // openSource makes the source that the flags name.
 func (d *daemon) openSource() (err error) {
 	if d.cfg.kubeconfig == "" {
@@ -35,9 +39,29 @@ func (d *daemon) openSource() (err error) {
 // daemon on every node of a large cluster costs memory on all of them, and has CPU
 // to spare. Of 100,000 pods it saves some 100 MB. GOGC in the environment wins.
 func lean() {
-	const percent = 40
+	const percent = 25
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(percent)
+	}
+}
+
+// settle gives back what reading and compiling a whole cluster took and what is in
+// force does not need, once: the runtime would do so in the course of minutes.
+func (d *daemon) settle(ctx context.Context) {
+	select {
+	case <-d.first:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-d.source.Synced():
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-time.After(settleAfter):
+		debug.FreeOSMemory()
+	case <-ctx.Done():
 	}
 }
 
@@ -132,7 +156,7 @@ func (d *daemon) fresh() *policy.Snapshot {
 	old := !d.progress.saved.IsZero()
 	d.progress.mu.Unlock()
 	if s := d.inForce.Load(); s != nil && !old {
-		return s.Snapshot
+		return s.Snapshot.Complete()
 	}
 	return nil
 }
@@ -151,7 +175,7 @@ func (d *daemon) status() control.Status {
 	d.progress.mu.Unlock()
 	if s := d.inForce.Load(); s != nil {
 		st.Enforcing = true
-		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, len(s.Snapshot.Endpoints), len(s.Snapshot.Policies)
+		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, s.Snapshot.NumPods(), len(s.Snapshot.Policies)
 	}
 	if !st.Saved.IsZero() {
 		st.Degraded = append(st.Degraded, "the state in force is the one that was saved at "+st.Saved.Format(time.RFC3339)+": the cluster has not been read since the start")

@@ -140,7 +140,7 @@ type pair[T any] struct{ old, now []*T }
 func between(old, now *policy.Snapshot) (d delta) {
 	d.namespaces = differences(old.Namespaces, now.Namespaces, namespaceKey)
 	d.accounts = differences(old.ServiceAccounts, now.ServiceAccounts, accountObjectKey)
-	d.pods = differences(old.Endpoints, now.Endpoints, (*policy.Endpoint).Key)
+	d.pods = differences(old.Pods(), now.Pods(), (*policy.Endpoint).Key)
 	d.sets = differences(old.NetworkSets, now.NetworkSets, setKey)
 	d.slices = differences(old.EndpointSlices, now.EndpointSlices, sliceKey)
 	d.policies = differences(old.Policies, now.Policies, (*policy.Policy).Key)
@@ -216,7 +216,7 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 	for _, e := range s.EndpointSlices {
 		c.addSlice(e)
 	}
-	for _, e := range s.Endpoints {
+	for _, e := range s.Pods() {
 		c.addPod(e)
 	}
 	for _, set := range s.NetworkSets {
@@ -229,7 +229,7 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 // as they hold to the collector, and the peak of a node's memory is here.
 func (c *Compiler) expect(s *policy.Snapshot) {
 	n := 0
-	for _, e := range s.Endpoints {
+	for _, e := range s.Pods() {
 		n += len(e.Addrs)
 	}
 	c.single = make(map[[16]byte]*address, n)
