@@ -86,6 +86,17 @@ func (r Reason) String() string {
 	return fmt.Sprintf("reason-%d", uint8(r))
 }
 
+// Decided counts decisions by verdict and reason. Any goroutine may add and read.
+type Decided [Accept + 1][Reasons]atomic.Uint64
+
+// Total sums the reasons of a verdict.
+func (d *Decided) Total(v Verdict) (n uint64) {
+	for i := range d[v] {
+		n += d[v][i].Load()
+	}
+	return n
+}
+
 // RuleID names one rule of a Ruleset, or one tier's end. Zero names nothing. An
 // ID is valid for the Ruleset that gave it and no other.
 type RuleID uint32

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/trie"
@@ -14,7 +15,7 @@ import (
 // are safe for concurrent use. Objects and what they point to are read-only from
 // the moment they are handed over.
 type Store struct {
-	changed chan struct{} // capacity 1: any number of changes are one signal
+	changed chan time.Time // capacity 1: any number of changes are one signal, of the first's time
 
 	mu sync.Mutex
 	// objects is ordered by class, namespace, name and kind (see indexKey), which
@@ -96,7 +97,7 @@ func (s *Store) put(key string, e *entry) {
 // NewStore gives an empty store, whose Snapshot holds what is built in.
 func NewStore() *Store {
 	return &Store{
-		changed:  make(chan struct{}, 1),
+		changed:  make(chan time.Time, 1),
 		snapshot: &policy.Snapshot{Tiers: withBuiltIn(nil), Profiles: withDefaultAllow(nil)},
 		pending:  make(map[string]any),
 		counts:   make(map[policy.Kind]Count),
@@ -112,8 +113,9 @@ func NewLargeStore() *Store {
 }
 
 // Changed receives after the snapshot or the problems may have changed, once for
-// any number of changes. It is for one reader and is never closed.
-func (s *Store) Changed() <-chan struct{} { return s.changed }
+// any number of changes: the time of the first. It is for one reader and is never
+// closed.
+func (s *Store) Changed() <-chan time.Time { return s.changed }
 
 // Upsert adds an object or replaces the one of the same key. Of an invalid
 // object (one with problems) the last valid version stays in force, or, if there
@@ -290,7 +292,7 @@ func (s *Store) touch(key string, old *entry) {
 
 func (s *Store) signal() {
 	select {
-	case s.changed <- struct{}{}:
+	case s.changed <- time.Now():
 	default:
 	}
 }

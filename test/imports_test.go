@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"internal/keeper":        {},
 	"internal/notify":        {},
 	"internal/settings":      {},
+	"internal/latency":       {},
 	"filter/hostlink":        {},
 	"filter/nft":             {},
 	"filter/capture":         {},
@@ -45,7 +46,7 @@ var mayImport = map[string][]string{
 	"k8ssync":        {"filter/policy", "trie"},
 
 	"filter/unixsocket": {},
-	"filter/authz":      {"filter", "filter/flow", "filter/flowlog", "filter/unixsocket"},
+	"filter/authz":      {"filter", "filter/flow", "filter/flowlog", "filter/unixsocket", "internal/latency"},
 
 	"filter/observe":   {"filter", "filter/flow", "filter/flowlog"},
 	"filter/control":   {"filter", "filter/flow", "filter/flowlog", "filter/live", "filter/observe", "filter/policy", "filter/unixsocket"},
@@ -57,7 +58,8 @@ var mayImport = map[string][]string{
 	"filter/lint":      {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector"},
 	"filter/speed":     {"filter", "filter/flow", "filter/packet", "filter/policy", "filter/policy/selector", "filter/replay"},
 	"filter/replay":    {"filter", "filter/capture", "filter/explain", "filter/flow", "filter/packet", "filter/policy"},
-	"filter/nfq":       {"filter", "filter/flow", "filter/flowlog", "filter/packet"},
+	"filter/nfq":       {"filter", "filter/flow", "filter/flowlog", "filter/packet", "internal/latency"},
+	"filter/metrics":   {"filter/control"},
 	"k8ssync/convert":  {"filter/flow", "filter/policy", "filter/policy/selector"},
 
 	"k8ssync/file":  {"filter/policy", "k8ssync", "k8ssync/convert"},
@@ -93,7 +95,8 @@ var doors = map[string][]string{
 	"github.com/fsnotify/fsnotify":            {"k8ssync/file"},
 	"golang.org/x/sys/unix":                   {"cmd/postern", "conntrack", "filter/hostlink", "filter/nfq", "filter/nft", "filter/speed", "internal/keeper", "internal/notify", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab", "filter/unixsocket"},
 	"unsafe":                                  {"filter/nfq", "internal/keeper"},
-	"net/http":                                {"filter/control", "k8ssync/kube", "test/proxy"},
+	"net/http":                                {"filter/control", "filter/metrics", "k8ssync/kube", "test/proxy", "cmd/postern"},
+	"github.com/prometheus/":                  {"filter/metrics"},
 	"log":                                     {},
 	"log/slog":                                {},
 	"github.com/postern-project/postern/test": {"test", "cmd/postern"},

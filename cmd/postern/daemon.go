@@ -21,6 +21,7 @@ import (
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/flowlog"
 	"github.com/postern-project/postern/filter/hostlink"
+	"github.com/postern-project/postern/filter/metrics"
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/observe"
@@ -70,6 +71,8 @@ type daemon struct {
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
 	authz   *authzServer // nil if no proxy may ask
+	metrics *metrics.Metrics
+	web     []webListener
 	inForce atomic.Pointer[control.State]
 	// marks are those of the rules, and kernelState is what they enforce.
 	marks       nft.Marks
@@ -203,6 +206,9 @@ func (d *daemon) open() error {
 		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate, Interval: d.cfg.flowLogInterval, Sample: d.cfg.flowLogSample,
 		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix, Watch: d.watcher(),
 	}, d.rings...)
+	if err := d.openMetrics(); err != nil {
+		return err
+	}
 	if d.cfg.socket == "" {
 		return nil
 	}
@@ -271,6 +277,7 @@ func (d *daemon) serve(parent context.Context) error {
 	if d.cluster != nil {
 		tasks.Go(func() error { d.settle(ctx); return nil })
 	}
+	tasks.Go(func() error { return d.serveWeb(ctx) })
 	if d.cluster != nil && d.cfg.stateFile != "" {
 		keeper := saved.NewKeeper(d.cfg.stateFile, d.cfg.node, d.log)
 		tasks.Go(func() error { keeper.Run(ctx, d.fresh); return nil })
@@ -304,14 +311,19 @@ func (d *daemon) apply(ctx context.Context) error {
 	}
 	// wanted is the last state that keeps the assertions. After a failure it must
 	// be applied again, also when what came later is refused.
-	var wanted, inForce *policy.Snapshot
+	var wanted, inForce, refused *policy.Snapshot
+	var arrived time.Time // zero if that is not known
 	for {
 		var retry <-chan time.Time
 		if s := d.store.Snapshot(); d.gate.admits(s) {
 			wanted = s
+		} else if s != refused {
+			refused = s
+			d.metrics.Refused()
 		}
 		if wanted != inForce {
-			if err := d.enforce(wanted, time.Time{}); err != nil {
+			if err := d.enforce(wanted, time.Time{}, arrived); err != nil {
+				d.metrics.Failed()
 				d.log.Error().Err(err).Dur("retry_after", retryAfter).Msg("could not put policy in force")
 				retry = time.After(retryAfter)
 			} else {
@@ -321,7 +333,7 @@ func (d *daemon) apply(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.store.Changed():
+		case arrived = <-d.store.Changed():
 		case <-d.guard.news:
 			d.repair(ctx)
 		case <-retry:
@@ -330,8 +342,8 @@ func (d *daemon) apply(ctx context.Context) error {
 }
 
 // enforce puts a snapshot in force. saved is when it was saved, if it comes from the
-// state file.
-func (d *daemon) enforce(s *policy.Snapshot, saved time.Time) error {
+// state file; arrived is when it began to differ from what was in force, if that is known.
+func (d *daemon) enforce(s *policy.Snapshot, saved, arrived time.Time) error {
 	start := time.Now()
 	rs, problems, err := d.applier.Apply(s)
 	d.tell(problems)
@@ -341,6 +353,11 @@ func (d *daemon) enforce(s *policy.Snapshot, saved time.Time) error {
 	d.inForce.Store(&control.State{Snapshot: s, Ruleset: rs, Node: d.cfg.node})
 	d.progress.enforced(problems, saved)
 	took := time.Since(start)
+	age := time.Duration(-1)
+	if !arrived.IsZero() {
+		age = time.Since(arrived)
+	}
+	d.metrics.Applied(took, age)
 	d.flows.SetPending(d.pending(s)) // before the log says that all is in force
 	d.logInForce(rs, took)
 	d.began.Do(d.begin)
@@ -415,16 +432,19 @@ func (d *daemon) warnOfHosts(n int) {
 
 // logEnd says what became of the packets, and what holds from now on.
 func (d *daemon) logEnd(err error) {
-	var accepted, denied, refused uint64
-	for _, q := range d.queues {
-		s := q.Stats()
-		accepted, denied, refused = accepted+s.Total(filter.Accept), denied+s.Total(filter.Drop), refused+s.Refused.Load()
+	p := d.packets()
+	var refused, undecodable uint64
+	for _, q := range p.Queues {
+		refused += q.Refused
+	}
+	for _, n := range p.Undecodable {
+		undecodable += n
 	}
 	e := d.log.Info()
 	if err != nil {
 		e = d.log.Error().Err(err)
 	}
-	e.Uint64("accepted", accepted).Uint64("denied", denied).Uint64("gone_before_verdict", refused).
+	e.Uint64("accepted", p.Total(filter.Accept.String())).Uint64("denied", p.Total(filter.Drop.String())+undecodable).Uint64("gone_before_verdict", refused).
 		Msg("stopped: new flows of protected pods are dropped until postern runs again")
 }
 

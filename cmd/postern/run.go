@@ -43,6 +43,7 @@ type runConfig struct {
 	startWait            time.Duration
 	sources              sourcesConfig
 	authz                authzConfig
+	listen               listenConfig
 	kernelConfig
 }
 
@@ -125,6 +126,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.DurationVar(&c.startWait, "start-wait", 5*time.Second, "how long packets wait after a start for the first policy; then they are dropped until there is one")
 	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
 	c.authz.register(f)
+	c.listen.flags(f)
 }
 
 // check refuses what no start could make sense of, naming the flag.
@@ -167,7 +169,7 @@ func (c *runConfig) check() error {
 	if _, err := nft.NewMarks(c.markMask); err != nil {
 		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
 	}
-	for _, check := range []func() error{c.authz.check, c.sources.check, c.kernelConfig.check} {
+	for _, check := range []func() error{c.authz.check, c.sources.check, c.listen.check, c.kernelConfig.check} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/filter/control"
+	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/k8ssync/file"
 	"github.com/postern-project/postern/k8ssync/kube"
@@ -124,7 +125,7 @@ func (d *daemon) beginSaved(ctx context.Context) bool {
 	default:
 		d.log.Warn().Str("file", d.cfg.stateFile).Time("saved", h.Time).Dur("age", time.Since(h.Time)).Bool("rebooted_since", !h.ThisBoot()).
 			Msg("the API server cannot be reached or is slow: enforcing the state that was saved last")
-		if err := d.enforce(s, h.Time); err != nil {
+		if err := d.enforce(s, h.Time, time.Time{}); err != nil {
 			d.log.Error().Err(err).Msg("could not put the saved state in force")
 		}
 	}
@@ -163,7 +164,10 @@ func (d *daemon) fresh() *policy.Snapshot {
 
 // status is what clients of the socket are told of the daemon.
 func (d *daemon) status() control.Status {
-	st := control.Status{Node: d.cfg.node, Source: d.sourceName()}
+	st := control.Status{
+		Node: d.cfg.node, Source: d.sourceName(), Objects: map[string]int{}, UnusableKinds: map[string]int{},
+		Packets: d.packets(), Requests: d.requests(),
+	}
 	select {
 	case <-d.source.Synced():
 		st.Synced = true
@@ -176,6 +180,7 @@ func (d *daemon) status() control.Status {
 	if s := d.inForce.Load(); s != nil {
 		st.Enforcing = true
 		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, s.Snapshot.NumPods(), len(s.Snapshot.Policies)
+		st.Hosted, st.ProtectedIngress, st.ProtectedEgress = len(s.Ruleset.Hosted()), len(s.Ruleset.Protected(flow.Ingress)), len(s.Ruleset.Protected(flow.Egress))
 	}
 	if !st.Saved.IsZero() {
 		st.Degraded = append(st.Degraded, "the state in force is the one that was saved at "+st.Saved.Format(time.RFC3339)+": the cluster has not been read since the start")
@@ -189,12 +194,16 @@ func (d *daemon) status() control.Status {
 			st.Kinds = append(st.Kinds, control.Kind{Resource: k.Resource, State: string(k.State), Since: k.Since, Contact: k.Contact, Error: k.Error, Lists: k.Lists, Errors: k.Errors})
 		}
 	}
+	for kind, n := range d.store.Counts() {
+		st.Objects[string(kind)] = n.Objects
+	}
 	held := make(map[policy.Key]bool)
 	for _, k := range d.store.Held() {
 		held[k] = true
 	}
 	for _, list := range [][]policy.Problem{d.store.Problems(), problems} {
 		for _, p := range list {
+			st.UnusableKinds[string(p.Object.Kind)]++
 			if st.UnusableTotal++; len(st.Unusable) < control.MaxUnusable {
 				st.Unusable = append(st.Unusable, control.Unusable{Problem: p, Held: held[p.Object]})
 			}

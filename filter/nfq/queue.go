@@ -174,6 +174,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		if err := q.answer(n, now); err != nil {
 			return fmt.Errorf("queue %d: send verdicts: %w", q.cfg.Queue, err)
 		}
+		q.stats.Answered.Add(n, time.Duration(time.Now().UnixNano()-now))
 	}
 	return nil
 }
