@@ -82,5 +82,8 @@ replay-stream: ## replay STREAM_GB (10) GB of synthetic capture in constant memo
 	STREAM_GB=$${STREAM_GB:-10} $(GO) test ./filter/replay -run 'TestStream$$' -v -timeout 30m
 
 .PHONY: bench-report
-bench-report: build ## measure decisions, packets and connections here; plots in bin/report.html, tables in docs/replay.md
+bench-report: build ## measure decisions, packets and connections; bin/report.html, and the figures in docs/performance-replay.md
 	test/benchreport.sh
+
+.PHONY: bench-all
+bench-all: bench bench-report bench-authz bench-kernel bench-kube ## every benchmark, and all pages of figures; some half an hour
