@@ -4,7 +4,8 @@
 # the API server, and tshark, to read captures back, and iptables, for
 # the benchmark of connections on kernels without a queue for nftables. With the argument vm also what
 # test/vm needs: an emulator, and tools to unpack Debian's kernel and to pack the
-# guest's file system. With the argument node also what a Kubernetes node is made of.
+# guest's file system. With the argument node also what a Kubernetes node is made of, with
+# the argument systemd what boots a Debian to install packages on.
 set -eu
 need=
 command -v nft >/dev/null || need="$need nftables"
@@ -25,6 +26,11 @@ if [ "${1-}" = node ]; then
 	[ -x /usr/lib/cni/ptp ] || need="$need containernetworking-plugins"
 	command -v ip >/dev/null || need="$need iproute2"
 	command -v conntrack >/dev/null || need="$need conntrack"
+fi
+if [ "${1-}" = systemd ]; then
+	command -v systemd-nspawn >/dev/null || need="$need systemd-container"
+	command -v debootstrap >/dev/null || need="$need debootstrap"
+	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need="$need debian-archive-keyring"
 fi
 [ -z "$need" ] && exit 0
 if ! command -v apt-get >/dev/null; then
