@@ -80,7 +80,7 @@ var doors = map[string][]string{
 	"k8s.io/client-go":                        {"k8ssync/access", "k8ssync/kube", "test/apiserver", "test/node"},
 	"github.com/go-logr/logr":                 {"k8ssync/kube"},
 	"sigs.k8s.io/":                            {"k8ssync/access", "deploy/crdgen", "k8ssync/convert", "k8ssync/file", "test/vectors"},
-	"github.com/rs/zerolog":                   {"filter/flowlog", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "internal/keeper", "cmd/postern"},
+	"github.com/rs/zerolog":                   {"filter/flowlog", "filter/live", "k8ssync/file", "k8ssync/kube", "k8ssync/saved", "internal/keeper", "cmd/postern"},
 	"github.com/google/gopacket":              {"filter/capture", "test/lab"},
 	"github.com/vishvananda/":                 {"cmd/postern", "filter/hostlink", "test/lab"},
 	"google.golang.org/grpc":                  {"filter/authz", "test/vectors"},

@@ -21,6 +21,7 @@ import (
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/flowlog"
 	"github.com/postern-project/postern/filter/hostlink"
+	"github.com/postern-project/postern/filter/live"
 	"github.com/postern-project/postern/filter/metrics"
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
@@ -74,9 +75,15 @@ type daemon struct {
 	metrics *metrics.Metrics
 	web     []webListener
 	inForce atomic.Pointer[control.State]
-	// marks are those of the rules, and kernelState is what they enforce.
+	// marks are those of the rules, and kernelState is what they enforce, for the loop that
+	// applies policy. view is for who looks at flows that live: see liveflows.go.
 	marks       nft.Marks
-	kernelState atomic.Pointer[nft.State]
+	kernelState nft.State
+	view        atomic.Pointer[live.View]
+	ends        *live.Ends         // nil if they are not logged
+	ended       *conntrack.Watcher // of ends
+	hits        *live.Hits         // nil if the caches are not read
+	cached      *nft.Cached        // of hits
 	// supervisor is systemd, or a keeper; stored is what it kept of the process
 	// before. first is closed when a first state is in force.
 	supervisor *notify.Supervisor
@@ -136,6 +143,9 @@ func (d *daemon) open() error {
 	}
 	d.marks = marks
 	if err := d.account(); err != nil {
+		return err
+	}
+	if err := d.openFlowLog(); err != nil {
 		return err
 	}
 	queues := nft.Queues{First: d.cfg.queueFirst, Count: d.cfg.queues}
@@ -231,7 +241,7 @@ func (g guarded) Apply(s nft.State) error {
 	if err := g.table.Apply(s); err != nil {
 		return err
 	}
-	g.kernelState.Store(&s)
+	g.kernelState = s
 	g.links.Pods(s.Pods)
 	return nil
 }
@@ -262,6 +272,9 @@ func (d *daemon) serve(parent context.Context) error {
 	}
 	tasks.Go(func() error { d.feedWatchdog(ctx); return nil })
 	tasks.Go(func() error { return d.flows.Run(ctx) })
+	for _, task := range d.flowLogTasks() {
+		tasks.Go(func() error { return task(ctx) })
+	}
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
 	tasks.Go(func() error { return d.checkSources(ctx) })
@@ -351,6 +364,7 @@ func (d *daemon) enforce(s *policy.Snapshot, saved, arrived time.Time) error {
 		return err
 	}
 	d.inForce.Store(&control.State{Snapshot: s, Ruleset: rs, Node: d.cfg.node})
+	d.see(rs)
 	d.progress.enforced(problems, saved)
 	took := time.Since(start)
 	age := time.Duration(-1)
@@ -444,6 +458,10 @@ func (d *daemon) logEnd(err error) {
 	if err != nil {
 		e = d.log.Error().Err(err)
 	}
+	if d.hits != nil {
+		cached := d.hits.Totals()
+		e.Uint64("accepted_from_cache", cached.Allowed).Uint64("denied_from_cache", cached.Denied)
+	}
 	e.Uint64("accepted", p.Total(filter.Accept.String())).Uint64("denied", p.Total(filter.Drop.String())+undecodable).Uint64("gone_before_verdict", refused).
 		Msg("stopped: new flows of protected pods are dropped until postern runs again")
 }
@@ -460,6 +478,7 @@ func (d *daemon) close() {
 	if d.conntrack != nil {
 		d.conntrack.Close()
 	}
+	d.closeFlowLog()
 	for _, c := range []*nft.Conn{d.nft, d.sourcesConn, d.countsConn} {
 		if c != nil {
 			c.CloseLasting()

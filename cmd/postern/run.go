@@ -34,6 +34,8 @@ type runConfig struct {
 	flowLog              string
 	flowLogRate          int
 	flowLogInterval      time.Duration
+	flowLogEnds          bool
+	flowLogCached        time.Duration
 	flowLogSample        int
 	logRuleRate          int
 	logPrefix            string
@@ -116,6 +118,8 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.IntVar(&c.flowLogRate, "flow-log-rate", 1000, "decisions to log in a second at most; the rest is counted; 0 for no limit")
 	f.DurationVar(&c.flowLogInterval, "flow-log-interval", flowlog.DefaultInterval, "of denials that are alike but for the source port the first is logged at once, and the rest counted in a line each time this has passed; 0 for a line each")
 	f.IntVar(&c.flowLogSample, "flow-log-sample", 1, "with --flow-log all, log one of so many accepted flows, chosen at random")
+	f.BoolVar(&c.flowLogEnds, "flow-log-ends", false, "log the end of each flow that was judged, with what it carried if --conntrack-accounting is on; at most --flow-log-rate a second")
+	f.DurationVar(&c.flowLogCached, "flow-log-cached", 10*time.Second, "interval of log lines about flows that the kernel decided from its caches, those of --flow-log, counted by accounts and port; 0 for none")
 	f.IntVar(&c.logRuleRate, "log-rule-rate", flowlog.DefaultLogRulePerSecond, "lines a second at most for each rule with action Log; 0 for no limit")
 	f.StringVar(&c.logPrefix, "log-prefix", flowlog.DefaultLogPrefix, "prefix field of those lines: %t tier, %k kind, %n name, %p namespace/name of the policy")
 	f.StringVar(&c.invalid, "conntrack-invalid", "drop", "what becomes of packets of protected pods that fit no flow: drop, or judge them like new flows")
@@ -152,6 +156,8 @@ func (c *runConfig) check() error {
 		return usageError("--flow-log-interval %v: want 1s to 1h, or 0", c.flowLogInterval)
 	case c.flowLogSample < 1:
 		return usageError("--flow-log-sample %d: want 1 or more", c.flowLogSample)
+	case c.flowLogCached < 0 || c.flowLogCached > 0 && c.flowLogCached < time.Second || c.flowLogCached > time.Hour:
+		return usageError("--flow-log-cached %v: want 1s to 1h, or 0", c.flowLogCached)
 	case c.logRuleRate < 0:
 		return usageError("--log-rule-rate %d: want 0 or more", c.logRuleRate)
 	case c.invalid != "drop" && c.invalid != "judge":
