@@ -2,7 +2,8 @@
 # Installs the Debian packages that tests and demo need and that are missing: the
 # nft program, to read the table back, a C compiler, for the race detector, etcd, for
 # the API server, and tshark, to read captures back, and iptables, for
-# the benchmark of connections on kernels without a queue for nftables. With the argument vm also what
+# the benchmark of connections on kernels without a queue for nftables, and promtool, to
+# check alert rules. With the argument vm also what
 # test/vm needs: an emulator, and tools to unpack Debian's kernel and to pack the
 # guest's file system. With the argument node also what a Kubernetes node is made of, with
 # the argument systemd what boots a Debian to install packages on.
@@ -13,6 +14,7 @@ command -v gcc >/dev/null || need="$need gcc libc6-dev"
 command -v etcd >/dev/null || need="$need etcd-server"
 command -v tshark >/dev/null || need="$need tshark"
 command -v iptables >/dev/null || need="$need iptables"
+command -v promtool >/dev/null || need="$need prometheus"
 if [ "${1-}" = vm ]; then
 	command -v qemu-system-x86_64 >/dev/null || need="$need qemu-system-x86"
 	command -v busybox >/dev/null && busybox --list | grep -qx depmod || need="$need busybox-static"

@@ -166,7 +166,7 @@ func (d *daemon) fresh() *policy.Snapshot {
 func (d *daemon) status() control.Status {
 	st := control.Status{
 		Node: d.cfg.node, Source: d.sourceName(), Objects: map[string]int{}, UnusableKinds: map[string]int{},
-		Packets: d.packets(), Requests: d.requests(),
+		Repairs: d.guard.Repairs(), Packets: d.packets(), Requests: d.requests(),
 	}
 	select {
 	case <-d.source.Synced():

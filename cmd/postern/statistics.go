@@ -35,9 +35,8 @@ func (d *daemon) packets() (p control.Packets) {
 		p.Holds.Refused += s.HoldsRefused.Load()
 		join(&p.Answers, &s.Answered)
 	}
-	for _, r := range d.rings {
-		p.LogLost += r.Lost()
-	}
+	l := d.flows.Stats()
+	p.Log = control.FlowLog{Lines: l.Lines.Load(), Repeated: l.Repeated.Load(), SampledOut: l.SampledOut.Load(), Suppressed: l.Suppressed.Load(), Lost: l.Lost.Load()}
 	p.Decided = decided.list()
 	p.Undecodable = make(map[string]uint64)
 	for i, n := range undecodable {

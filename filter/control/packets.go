@@ -20,8 +20,18 @@ type Packets struct {
 	FailedOpen map[string]uint64 `json:"failed_open,omitempty"`
 	// Answers is how long packets waited for their answer within this process.
 	Answers Latency `json:"answers"`
-	// LogLost counts records that the flow log lost for want of room.
-	LogLost uint64 `json:"log_lost"`
+	// Log is what became of decisions on their way to the flow log.
+	Log FlowLog `json:"flow_log"`
+}
+
+// FlowLog counts decisions: Lines were written, Repeated counted in a line of their like,
+// SampledOut accepted and not chosen, Suppressed over the rate, and Lost for want of room.
+type FlowLog struct {
+	Lines      uint64 `json:"lines"`
+	Repeated   uint64 `json:"repeated"`
+	SampledOut uint64 `json:"sampled_out"`
+	Suppressed uint64 `json:"suppressed"`
+	Lost       uint64 `json:"lost"`
 }
 
 // Decided is one verdict for one reason, and how often it was given.

@@ -44,6 +44,10 @@ type Status struct {
 	Objects       map[string]int `json:"objects,omitempty"`
 	UnusableKinds map[string]int `json:"unusable_kinds,omitempty"`
 
+	// Repairs counts how often the kernel's table was put in again because another program
+	// had changed or removed it, or might have.
+	Repairs uint64 `json:"repairs"`
+
 	Packets  Packets  `json:"packets"`
 	Requests Requests `json:"requests"`
 }

@@ -26,6 +26,7 @@ var (
 	protected  = desc("protected_endpoints", "Addresses of pods of this node that policy isolates, by direction.", "direction")
 	objects    = desc("objects", "Objects that are known, also those that contribute nothing, by kind.", "kind")
 	unusable   = desc("unusable_objects", "Problems of objects that cannot be used as they are, by kind; postern status lists them.", "kind")
+	repairs    = desc("table_repairs_total", "Times that the table in the kernel was put in again because another program had changed or removed it, or might have.")
 	kept       = desc("kept_objects", "Deleted objects that stay in force until the pods of their namespace are gone.")
 
 	synced      = desc("source_synced", "1 once the source has told everything.")
@@ -55,7 +56,7 @@ var (
 	holding = desc("held_packets", "Packets that wait for their pod to be known.")
 	holds   = desc("holds_total", "Packets that waited for their pod, by what became of them.", "outcome")
 
-	logLost  = desc("flow_log_lost_records_total", "Decisions that the flow log lost for want of room.")
+	log      = desc("flow_log_records_total", "Decisions, by what became of them on their way to the flow log. Lost ones found no room.", "outcome")
 	requests = desc("ext_authz_requests_total", "Requests that proxies asked about.", "verdict", "reason")
 	checks   = desc("ext_authz_duration_seconds", "Time that answers to proxies took within this process.")
 	faults   = desc("ext_authz_faults_total", "Requests that were denied because postern is at fault.")
@@ -64,11 +65,11 @@ var (
 // Describe names nothing in advance: labels come with what there is to tell.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		enforcing, generation, applied, degraded, pods, policies, hosted, protected, objects, unusable, kept,
+		enforcing, generation, applied, degraded, pods, policies, hosted, protected, objects, unusable, kept, repairs,
 		synced, stateSaved, kindLive, kindContact, kindLists, kindErrors,
 		decisions, undecodable, answers, dropped, failedOpen, kernel, kernelOK,
 		queueBound, queueWaiting, queueFull, queueUnread, queueBatches, queueMalformed, queueRefused, queueRetries,
-		holding, holds, logLost, requests, checks, faults,
+		holding, holds, log, requests, checks, faults,
 	} {
 		ch <- d
 	}
@@ -95,6 +96,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		e.gauge(unusable, float64(n), kind)
 	}
 	e.gauge(kept, float64(st.Kept))
+	e.counter(repairs, st.Repairs)
 	e.source(&st)
 	e.packets(&st.Packets)
 	for _, d := range st.Requests.Decided {
@@ -161,7 +163,11 @@ func (e emitter) packets(p *control.Packets) {
 	e.counter(holds, p.Holds.Decided, "decided")
 	e.counter(holds, p.Holds.Expired, "expired")
 	e.counter(holds, p.Holds.Refused, "refused")
-	e.counter(logLost, p.LogLost)
+	for outcome, n := range map[string]uint64{
+		"written": p.Log.Lines, "repeated": p.Log.Repeated, "sampled-out": p.Log.SampledOut, "suppressed": p.Log.Suppressed, "lost": p.Log.Lost,
+	} {
+		e.counter(log, n, outcome)
+	}
 }
 
 func (e emitter) latency(d *prometheus.Desc, l *control.Latency) {

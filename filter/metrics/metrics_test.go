@@ -19,7 +19,7 @@ import (
 func full() control.Status {
 	at := time.Unix(1700000000, 500e6)
 	return control.Status{
-		Enforcing: true, Synced: true, Since: at, Applied: at, Saved: at, Generation: 7, Pods: 3, Policies: 2,
+		Enforcing: true, Synced: true, Since: at, Applied: at, Saved: at, Generation: 7, Repairs: 20, Pods: 3, Policies: 2,
 		Hosted: 2, ProtectedIngress: 1, ProtectedEgress: 2, Kept: 4, Degraded: []string{"x", "y"},
 		Objects: map[string]int{"Pod": 3}, UnusableKinds: map[string]int{"NetworkPolicy": 5}, UnusableTotal: 5,
 		Kinds: []control.Kind{{Resource: "pods./v1", State: "live", Contact: at, Lists: 2, Errors: 1}, {Resource: "nodes./v1", State: "refused"}},
@@ -27,7 +27,7 @@ func full() control.Status {
 			Decided:     []control.Decided{{Verdict: "allow", Reason: "rule", Count: 11}, {Verdict: "deny", Reason: "end-of-tier", Count: 12}},
 			Undecodable: map[string]uint64{"truncated": 13},
 			Dropped:     map[string]uint64{"policy": 14, "queue-full": 0}, FailedOpen: map[string]uint64{"spoofed": 15},
-			Kernel: map[string]uint64{"queued": 16}, LogLost: 17,
+			Kernel: map[string]uint64{"queued": 16}, Log: control.FlowLog{Lines: 1, Repeated: 2, SampledOut: 3, Suppressed: 4, Lost: 17},
 			Queues: []control.Queue{{Number: 100, Bound: true, Waiting: 1, Full: 2, Unread: 3, Batches: 4, Malformed: 5, Refused: 6, Retries: 7}},
 			Holds:  control.Holds{Now: 1, Held: 6, Decided: 2, Expired: 3, Refused: 4},
 			Answers: control.Latency{
@@ -120,7 +120,7 @@ func TestValues(t *testing.T) {
 		`postern_undecodable_packets_total{cause="truncated"} 13`,
 		`postern_dropped_packets_total{cause="policy"} 14`, `postern_dropped_packets_total{cause="queue-full"} 0`,
 		`postern_failed_open_packets_total{cause="spoofed"} 15`,
-		`postern_kernel_packets_total{counter="queued"} 16`, "postern_kernel_readable 1", "postern_flow_log_lost_records_total 17",
+		`postern_kernel_packets_total{counter="queued"} 16`, "postern_kernel_readable 1", `postern_flow_log_records_total{outcome="lost"} 17`, `postern_flow_log_records_total{outcome="sampled-out"} 3`, "postern_table_repairs_total 20",
 		`postern_queue_bound{queue="100"} 1`, `postern_queue_waiting_packets{queue="100"} 1`, `postern_queue_full_packets_total{queue="100"} 2`,
 		`postern_queue_unread_packets_total{queue="100"} 3`, `postern_queue_batches_total{queue="100"} 4`,
 		`postern_queue_malformed_messages_total{queue="100"} 5`, `postern_queue_refused_verdicts_total{queue="100"} 6`, `postern_queue_send_retries_total{queue="100"} 7`,
