@@ -74,6 +74,9 @@ type daemon struct {
 	authz   *authzServer // nil if no proxy may ask
 	metrics *metrics.Metrics
 	web     []webListener
+	// level is the log's, and reloads has what became of the settings.
+	level   level
+	reloads reloads
 	inForce atomic.Pointer[control.State]
 	// marks are those of the rules, and kernelState is what they enforce, for the loop that
 	// applies policy. view is for who looks at flows that live: see liveflows.go.
@@ -110,11 +113,15 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 	if err := cfg.nameNode(); err != nil {
 		return err
 	}
-	log, err := newLogger(stderr, cfg.logFormat, cfg.logLevel)
+	log, err := newLogger(stderr, cfg.logFormat, "trace")
 	if err != nil {
 		return err
 	}
-	d := &daemon{log: log, cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore(), first: make(chan struct{})}
+	d := &daemon{cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore(), first: make(chan struct{})}
+	d.level.set(cfg.logLevel)
+	log = log.Hook(&d.level)
+	d.log = log
+	d.reloads.wanted = make(chan reloaded)
 	if d.supervisor, d.stored, err = notify.FromEnvironment(); err != nil {
 		return err
 	}
@@ -212,10 +219,9 @@ func (d *daemon) open() error {
 	if err := d.openAuthz(); err != nil {
 		return err
 	}
-	d.flows = flowlog.NewWriter(d.log, flowlog.Config{
-		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate, Interval: d.cfg.flowLogInterval, Sample: d.cfg.flowLogSample,
-		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix, Watch: d.watcher(),
-	}, d.rings...)
+	c := d.cfg.flowLogConfig()
+	c.Watch = d.watcher()
+	d.flows = flowlog.NewWriter(d.log, c, d.rings...)
 	if err := d.openMetrics(); err != nil {
 		return err
 	}
@@ -291,6 +297,7 @@ func (d *daemon) serve(parent context.Context) error {
 		tasks.Go(func() error { d.settle(ctx); return nil })
 	}
 	tasks.Go(func() error { return d.serveWeb(ctx) })
+	tasks.Go(func() error { d.watchSettings(ctx); return nil })
 	if d.cluster != nil && d.cfg.stateFile != "" {
 		keeper := saved.NewKeeper(d.cfg.stateFile, d.cfg.node, d.log)
 		tasks.Go(func() error { keeper.Run(ctx, d.fresh); return nil })
@@ -347,6 +354,8 @@ func (d *daemon) apply(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case arrived = <-d.store.Changed():
+		case r := <-d.reloads.wanted:
+			d.adopt(r)
 		case <-d.guard.news:
 			d.repair(ctx)
 		case <-retry:

@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -41,6 +41,9 @@ type runConfig struct {
 	logPrefix            string
 	invalid              string
 	logFormat, logLevel  string
+	given                given  // the command line
+	file                 string // of settings; empty for none
+	byKey                map[string]string
 	cleanup              bool
 	startWait            time.Duration
 	sources              sourcesConfig
@@ -83,7 +86,7 @@ Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
   postern run --source ./manifests --flow-log all --cleanup
   postern run --kubeconfig /etc/kubernetes/kubelet.conf`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := settings.New(cmd.Flags()).Load(os.Environ()); err != nil {
+			if err := c.load(cmd.Flags(), givenFlags(cmd.Flags())); err != nil {
 				return exitError{exitUsage, err}
 			}
 			return run(cmd.Context(), c, cmd.ErrOrStderr())
@@ -162,6 +165,9 @@ func (c *runConfig) check() error {
 		return usageError("--log-rule-rate %d: want 0 or more", c.logRuleRate)
 	case c.invalid != "drop" && c.invalid != "judge":
 		return usageError("--conntrack-invalid %q: want drop or judge", c.invalid)
+	}
+	if _, err := zerolog.ParseLevel(c.logLevel); err != nil || c.logLevel == "" {
+		return usageError("--log-level %q: want trace, debug, info, warn or error", c.logLevel)
 	}
 	if _, ok := flowLogChoices[c.flowLog]; !ok {
 		return usageError("--flow-log %q: want all, denied or none", c.flowLog)

@@ -186,6 +186,7 @@ func (d *daemon) status() control.Status {
 		st.Degraded = append(st.Degraded, "the state in force is the one that was saved at "+st.Saved.Format(time.RFC3339)+": the cluster has not been read since the start")
 	}
 	st.Degraded = append(st.Degraded, d.guard.degraded(time.Now())...)
+	st.Degraded = append(st.Degraded, d.reloads.degraded()...)
 	if d.cluster != nil {
 		source := d.cluster.Status()
 		st.Degraded = append(st.Degraded, source.Degraded...)
