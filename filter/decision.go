@@ -195,11 +195,16 @@ func (e *Engine) InForce() *InForce { return e.current.Load() }
 
 // Decide decides one flow on the ruleset in force. It allocates nothing.
 func (e *Engine) Decide(t flow.Tuple) (d Decision) {
-	rs := e.Ruleset()
-	if rs == nil {
-		d.Reason = NotReady
-		return d
-	}
-	rs.decide(&t, &d)
+	e.DecideInto(&t, &d)
 	return d
+}
+
+// DecideInto is Decide without copies (see Ruleset.DecideInto).
+func (e *Engine) DecideInto(t *flow.Tuple, d *Decision) {
+	f := e.current.Load()
+	if f == nil {
+		*d = Decision{Reason: NotReady}
+		return
+	}
+	f.Ruleset.DecideInto(t, d)
 }

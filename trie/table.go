@@ -39,14 +39,11 @@ type Table struct {
 // invalid address, one with a zone and an IPv4-mapped IPv6 address match
 // nothing, not even a default route.
 func (t *Table) Lookup(a netip.Addr) uint32 {
-	// AsSlice does not allocate, being inlined, and As16 waits for its own copy.
-	switch b := a.AsSlice(); len(b) {
-	case 4:
-		return t.Lookup4(binary.BigEndian.Uint32(b))
-	case 16:
-		if a.Zone() == "" {
-			return t.Lookup6(binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]))
-		}
+	switch {
+	case a.Is4():
+		return t.Lookup4(Bits4(&a))
+	case a.Is6() && a.Zone() == "":
+		return t.Lookup6(Bits6(&a))
 	}
 	return 0
 }

@@ -1,9 +1,6 @@
 package trie
 
-import (
-	"encoding/binary"
-	"net/netip"
-)
+import "net/netip"
 
 // View is a Table as it was at one moment. It never changes, any number of
 // goroutines may use it, and it costs nothing to copy. The zero View is empty.
@@ -28,13 +25,11 @@ func (t *Table) View() View {
 
 // Lookup is Table.Lookup.
 func (v *View) Lookup(a netip.Addr) uint32 {
-	switch b := a.AsSlice(); len(b) {
-	case 4:
-		return v.Lookup4(binary.BigEndian.Uint32(b))
-	case 16:
-		if a.Zone() == "" {
-			return v.Lookup6(binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]))
-		}
+	switch {
+	case a.Is4():
+		return v.Lookup4(Bits4(&a))
+	case a.Is6() && a.Zone() == "":
+		return v.Lookup6(Bits6(&a))
 	}
 	return 0
 }

@@ -73,11 +73,11 @@ func compileWorld(s *policy.Snapshot) (*filter.Ruleset, error) {
 
 func (c *contest) decide() measure.Contestant {
 	return measure.Contestant{Ops: len(c.stream), Run: func(int) {
-		t, zero := gen.NewTuple(), uint32(0)
+		t, d, zero := gen.NewTuple(), filter.Decision{}, uint32(0)
 		for i := range c.stream {
 			f := &c.stream[i]
 			t.Src, t.Dst, t.Proto, t.DstPort = gen.Addr4(f.Src^zero), gen.Addr4(f.Dst^zero), f.Proto, f.Port
-			d := c.engine.Decide(t)
+			c.engine.DecideInto(&t, &d)
 			zero = uint32(d.Egress.Rule|d.Ingress.Rule) >> 31
 		}
 		runtime.KeepAlive(zero)

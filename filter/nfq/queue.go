@@ -265,7 +265,7 @@ func (q *Queue) settle(w *waiting, f *filter.InForce, now int64) {
 		q.count(w, &d, nil, now)
 		return
 	}
-	d = f.Decide(w.tuple)
+	f.DecideInto(&w.tuple, &d)
 	if w.doubtful && d.Verdict == filter.Accept {
 		// The direction is conntrack's guess: both must be allowed.
 		if back := f.Decide(w.tuple.Reverse()); back.Verdict == filter.Drop {
