@@ -252,25 +252,7 @@ func (c *Compiler) addAccount(a *policy.ServiceAccount) {
 // update follows changes. What goes away goes before what comes, so that an
 // object that is in both places moves.
 func (c *Compiler) update(d *delta) {
-	// Labels that objects inherit: whoever inherits is taken out and put back.
-	touched := make(map[string]bool)
-	for _, n := range slices.Concat(d.namespaces.old, d.namespaces.now) {
-		touched[n.Name] = true
-	}
-	accounts := make(map[accountKey]bool)
-	for _, a := range slices.Concat(d.accounts.old, d.accounts.now) {
-		accounts[accountKey{a.Namespace, a.Name}] = true
-	}
-	for key := range accounts {
-		again(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
-		c.forgetDerived(key.namespace)
-	}
-	for name := range touched {
-		again(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
-		again(&d.sets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
-		c.forgetDerived(name)
-	}
-
+	c.addHeirs(d)
 	for _, e := range d.pods.old {
 		c.removePod(e)
 	}
@@ -308,6 +290,31 @@ func (c *Compiler) update(d *delta) {
 	}
 	for _, n := range d.sets.now {
 		c.addSet(n)
+	}
+}
+
+// addHeirs adds to the changes whoever inherits labels from what changed: it is taken out
+// and put back.
+func (c *Compiler) addHeirs(d *delta) {
+	if len(d.namespaces.old)+len(d.namespaces.now)+len(d.accounts.old)+len(d.accounts.now) == 0 {
+		return
+	}
+	touched := make(map[string]bool)
+	for _, n := range slices.Concat(d.namespaces.old, d.namespaces.now) {
+		touched[n.Name] = true
+	}
+	accounts := make(map[accountKey]bool)
+	for _, a := range slices.Concat(d.accounts.old, d.accounts.now) {
+		accounts[accountKey{a.Namespace, a.Name}] = true
+	}
+	for key := range accounts {
+		again(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
+		c.forgetDerived(key.namespace)
+	}
+	for name := range touched {
+		again(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
+		again(&d.sets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
+		c.forgetDerived(name)
 	}
 }
 
