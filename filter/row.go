@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
-	"unsafe"
 
 	"github.com/postern-project/postern/filter/flow"
 )
@@ -81,8 +80,9 @@ type line struct {
 }
 
 const (
-	fan    = 5
-	deeper = 1 << 31
+	fan       = 5
+	deeper    = 1 << 31
+	lineWords = 4 // of 8 bytes
 )
 
 // word gives the word for a point. It has no branch: which word it is, is a coin
@@ -190,7 +190,7 @@ func (p *painter) row() (number uint32, words int) {
 	number = uint32(len(p.rows))
 	p.rows = append(p.rows, row)
 	p.rowOf[row] = number
-	return number, lines * int(unsafe.Sizeof(line{})/8)
+	return number, lines * lineWords
 }
 
 // list gives the number of the list of spans.
