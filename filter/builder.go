@@ -31,8 +31,7 @@ type Builder struct {
 	classes    cow[class]
 	signatures cow[*signature]
 	rules      cow[*rule]
-	ends       cow[program] // two for each end
-	quick      cow[quick]   // the same
+	ends       cow[[2]program]
 	hosts      map[string][HostChains][2]*plan
 	hostChains map[string][HostChains][2]*program
 
@@ -66,16 +65,16 @@ type Builder struct {
 
 	painter  *painter
 	interned map[page]*page
-	swept    int // pages that the last sweep left
+	swept    int // rows and pages that the last sweep left
 
 	// Scratch of lane.
 	lists     [][]int32 // parts by signature
 	isTouched []bool    // by signature
 	touched   []uint32
-	found     []uint32 // rows, by index of touched
+	found     []*row // by index of touched
 	wild      []int32
 	merged    []int32
-	memo      map[string]uint32
+	memo      map[string]*row
 	memoKey   []byte
 }
 
@@ -101,11 +100,11 @@ func NewBuilder() *Builder {
 		numberOf:   make(map[*Segment]uint64),
 		painter:    newPainter(),
 		interned:   make(map[page]*page),
-		memo:       make(map[string]uint32),
+		memo:       make(map[string]*row),
 	}
 	b.rules.add(nil)
 	for range firstEnd {
-		b.addEnd()
+		b.ends.add([2]program{})
 	}
 	b.AddClass(ClassSpec{})
 	return b

@@ -8,22 +8,37 @@ type Footprint struct {
 	Lanes      int
 	Pages      int
 	IndexBytes int
-	Lines      int // of 32 bytes
+	Rows       int
+	Spans      int // of all rows
 	OneByOne   int // rules that segments match one by one
 }
 
 // Footprint walks everything and is meant for status and for tests of bounds.
 func (rs *Ruleset) Footprint() Footprint {
 	f := Footprint{Signatures: len(rs.signatures)}
-	segments, pages := make(map[*segment]bool), make(map[*page]bool)
+	segments, pages, rows := make(map[*segment]bool), make(map[*page]bool), make(map[*row]bool)
+	addRow := func(r *row) {
+		if !rows[r] {
+			rows[r] = true
+			f.Rows++
+			f.Spans += len(r.spans)
+		}
+	}
 	addLane := func(l *lane) {
 		f.Lanes++
 		f.IndexBytes += len(l.index)
-		f.Lines += len(l.lines)
+		addRow(l.rest)
+		for _, r := range l.rows {
+			addRow(r)
+		}
 		for _, p := range l.pages {
-			if !pages[p] {
-				pages[p] = true
-				f.Pages++
+			if pages[p] {
+				continue
+			}
+			pages[p] = true
+			f.Pages++
+			for _, r := range p {
+				addRow(r)
 			}
 		}
 	}
@@ -40,8 +55,9 @@ func (rs *Ruleset) Footprint() Footprint {
 			}
 		}
 	}
-	for i := range rs.ends {
-		addProgram(&rs.ends[i])
+	for _, end := range rs.ends[firstEnd:] {
+		addProgram(&end[0])
+		addProgram(&end[1])
 	}
 	for _, h := range rs.hosts {
 		for _, chain := range h {

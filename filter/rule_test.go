@@ -30,7 +30,8 @@ func ruleWorld(t *testing.T, r Rule) *Ruleset {
 func checkRule(t *testing.T, name string, r Rule, in flow.Tuple, want bool) {
 	t.Helper()
 	rs := ruleWorld(t, r)
-	q, _ := rs.query(&in)
+	q := query{tuple: &in}
+	rs.resolve(&q)
 	s := rs.subject(&q)
 	if got := rs.rules[1].matches(&s); got != want {
 		t.Errorf("%s: by itself %v, want %v", name, got, want)

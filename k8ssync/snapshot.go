@@ -79,19 +79,15 @@ func (s *Store) build() {
 	changes := make([]change, 0, len(s.pending))
 	for _, key := range slices.Sorted(maps.Keys(s.pending)) {
 		was := s.pending[key]
-		e := s.get(key)
+		e, known := s.objects.Get(key)
 		var now any
-		if e != nil {
+		if known {
 			now = inForce(key, e.value)
 		}
 		switch {
 		case now == was:
 		case now != nil && reflect.DeepEqual(now, was): // there and back
-			if e.object.Value == e.value {
-				e.object.Value = was
-			}
 			e.value = was
-			s.put(key, e)
 		default:
 			changes = append(changes, change{key, policy.Change{Old: was, New: now}})
 		}
@@ -170,11 +166,7 @@ func (s *Store) fill(next *policy.Snapshot, c class, changes []change) {
 	case serviceAccounts:
 		merge(&next.ServiceAccounts, keys, changes)
 	case endpoints:
-		if s.large {
-			next.Pieces = mergePieces(next.Pieces, keys, changes)
-		} else {
-			merge(&next.Endpoints, keys, changes)
-		}
+		merge(&next.Endpoints, keys, changes)
 	case hostEndpoints:
 		merge(&next.HostEndpoints, keys, changes)
 	case networkSets:
@@ -187,20 +179,13 @@ func (s *Store) fill(next *policy.Snapshot, c class, changes []change) {
 // merge puts changes, in the order of their keys, into a copy of a list whose
 // elements have the keys given.
 func merge[T any](list *[]*T, keys *[]string, changes []change) {
-	if mergeList(list, *keys, changes) {
-		mergeKeys[T](keys, changes)
-	}
-}
-
-// mergeList is merge without the keys, and tells whether they change.
-func mergeList[T any](list *[]*T, keys []string, changes []change) (moved bool) {
 	var out []*T
 	if n := len(*list) + len(changes); n > 0 {
 		out = make([]*T, 0, n)
 	}
-	at := 0
+	at, moved := 0, false
 	for _, ch := range changes {
-		n, found := slices.BinarySearch(keys[at:], ch.key)
+		n, found := slices.BinarySearch((*keys)[at:], ch.key)
 		out = append(out, (*list)[at:at+n]...)
 		if at += n; found {
 			at++
@@ -215,7 +200,9 @@ func mergeList[T any](list *[]*T, keys []string, changes []change) (moved bool) 
 	if *list = slices.Clip(out); len(out) == 0 {
 		*list = nil
 	}
-	return moved
+	if moved {
+		mergeKeys[T](keys, changes)
+	}
 }
 
 // mergeKeys follows merge in the keys. These are nobody else's, so that a few

@@ -93,7 +93,6 @@ the answer for the rest of the flow.`,
 	root.AddCommand(
 		newRunCommand(),
 		newKeepCommand(),
-		newCleanupCommand(),
 		newStatusCommand(), newFlowsCommand(), newAccessCommand(),
 		newObserveCommand(), newGetCommand(),
 		newExplainCommand(),

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"net/url"
@@ -293,15 +294,20 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue makes a certificate with URIs; without any, the authority's own.
+// issue makes a certificate with URIs, for an hour; without any, the authority's own.
 func (a *authority) issue(t *testing.T, ids ...string) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	return a.issueUntil(t, time.Now().Add(time.Hour), ids...)
+}
+
+func (a *authority) issueUntil(t *testing.T, end time.Time, ids ...string) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true}
+	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: end, BasicConstraintsValid: true}
 	parent, signer := a.cert, a.key
 	if len(ids) == 1 && ids[0] == "" {
 		tmpl.IsCA, tmpl.KeyUsage = true, x509.KeyUsageCertSign
@@ -376,6 +382,7 @@ func TestTCP(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	validity := time.Hour
 	try := func(by *authority, id string) (serial *big.Int, err error) {
 		cfg := &tls.Config{InsecureSkipVerify: true, VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
 			c, err := x509.ParseCertificate(raw[0])
@@ -386,7 +393,7 @@ func TestTCP(t *testing.T) {
 			return err
 		}}
 		if by != nil {
-			cert, key := by.issue(t, id)
+			cert, key := by.issueUntil(t, time.Now().Add(validity), id)
 			cfg.Certificates = []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}
 		}
 		c, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
@@ -413,6 +420,21 @@ func TestTCP(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	validity = -time.Minute
+	if _, err := try(ca, allowed); status.Code(err) != codes.Unavailable {
+		t.Errorf("an expired certificate: %v", err)
+	}
+	validity = time.Hour
+	if c, err := net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Error(err)
+	} else { // without TLS
+		c.SetDeadline(time.Now().Add(time.Minute))
+		io.WriteString(c, http2.ClientPreface)
+		if b, err := io.ReadAll(c); len(b) > 0 && b[0] != 0x15 || err != nil && !errors.Is(err, syscall.ECONNRESET) { // at most a TLS alert
+			t.Errorf("plain text gets %q, %v", b, err)
+		}
+		c.Close()
+	}
 	// Renewed.
 	ca.files(t, dir, "spiffe://cluster.local/ns/kube-system/sa/postern")
 	later := time.Now().Add(time.Minute)
@@ -422,7 +444,23 @@ func TestTCP(t *testing.T) {
 	if second, err := try(ca, allowed); err != nil || second.Cmp(first) == 0 {
 		t.Errorf("the old certificate is shown: %v", err)
 	}
-	// Broken: the last good one goes on.
+	// Another authority of clients.
+	if err := errors.Join(os.WriteFile(files.ClientCA, pemOf(stranger.cert), 0o600), os.Chtimes(files.ClientCA, later, later)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := try(stranger, allowed); err != nil {
+		t.Errorf("the authority that was replaced still counts, and the new one does not: %v", err)
+	}
+	if _, err := try(ca, allowed); status.Code(err) != codes.Unavailable {
+		t.Errorf("the authority before still counts: %v", err)
+	}
+	if err := errors.Join(os.WriteFile(files.ClientCA, pemOf(ca.cert), 0o600), os.Chtimes(files.ClientCA, later.Add(time.Minute), later.Add(time.Minute))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := try(ca, allowed); err != nil {
+		t.Error(err)
+	}
+	// Broken: the last good ones go on.
 	if err := os.WriteFile(files.Certificate, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
