@@ -12,6 +12,7 @@ command -v gcc >/dev/null || need="$need gcc libc6-dev"
 command -v etcd >/dev/null || need="$need etcd-server"
 command -v tshark >/dev/null || need="$need tshark"
 command -v iptables >/dev/null || need="$need iptables"
+command -v ip >/dev/null || need="$need iproute2"
 if [ "${1-}" = vm ]; then
 	command -v qemu-system-x86_64 >/dev/null || need="$need qemu-system-x86"
 	command -v busybox >/dev/null && busybox --list | grep -qx depmod || need="$need busybox-static"

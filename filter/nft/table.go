@@ -109,6 +109,8 @@ type Table struct {
 	inside bool                              // rules are in the kernel, by the state
 	// suspect: what is there may be anything.
 	suspect bool
+	// unhooked: the kernel calls none of its chains. For trying.
+	unhooked bool
 }
 
 // Conn is a connection to the kernel's nftables. It is for one goroutine at a time.
@@ -334,7 +336,7 @@ func (t *Table) create() {
 	policy := nftables.ChainPolicyAccept
 	for _, ch := range t.chains(inForce{}) {
 		k := &nftables.Chain{Table: t.table, Name: ch.name}
-		if ch.hook != nil {
+		if ch.hook != nil && !t.unhooked {
 			k.Hooknum, k.Priority, k.Type, k.Policy = ch.hook, ch.priority, nftables.ChainTypeFilter, &policy
 		}
 		c.AddChain(k)
