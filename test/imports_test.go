@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 
 	"filter/flow":            {},
 	"internal/keeper":        {},
+	"internal/bundle":        {},
 	"internal/doctor":        {"filter", "filter/nfq", "filter/nft"},
 	"internal/notify":        {},
 	"internal/settings":      {},

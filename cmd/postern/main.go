@@ -103,7 +103,7 @@ the answer for the rest of the flow.`,
 		newReplayCommand(),
 		newBenchCommand(),
 		newSnapshotCommand(),
-		newDoctorCommand(),
+		newDoctorCommand(), newBundleCommand(),
 		newConfigCommand(),
 		newVersionCommand(),
 	)
