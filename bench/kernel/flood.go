@@ -75,7 +75,7 @@ func floods(r *report.Report, o options) (err error) {
 		r.Add(prefix+"/static/others-per-s", measure.Median(rates[static]), report.None)
 		r.Add(prefix+"/postern/others-per-s", measure.Median(rates[ours]), report.None)
 		r.Add(prefix+"/others-x-static", measure.Median(ratios), report.AtLeast(0.8))
-		leaks, err := ours.leaks()
+		leaks, err := ours.packets("leaks")
 		if err != nil {
 			return err
 		}
@@ -127,9 +127,10 @@ func (c *contestant) countLeaks() error {
 
 var packetsText = regexp.MustCompile(`packets (\d+)`)
 
-func (c *contestant) leaks() (n int, err error) {
+// packets is how many the server's table of this name has counted.
+func (c *contestant) packets(table string) (n int, err error) {
 	err = c.server.Do(func() error {
-		out, err := exec.Command("nft", "list", "counter", "inet", "leaks", "arrived").Output()
+		out, err := exec.Command("nft", "list", "counter", "inet", table, "arrived").Output()
 		if err != nil {
 			return fmt.Errorf("nft list counter: %w", err)
 		}
@@ -143,18 +144,22 @@ func (c *contestant) leaks() (n int, err error) {
 	return n, err
 }
 
-// floodMain sends SYNs at a rate and prints how many a second it really sent.
+// floodMain sends SYNs at a rate and prints how many a second it really sent. With
+// -fresh each is from another address, that many behind the first.
 func floodMain(args []string) error {
 	var (
-		from, to    netip.Addr
-		rate, ports int
-		lasts       time.Duration
+		from, to     netip.Addr
+		rate, ports  int
+		first, fresh int
+		lasts        time.Duration
 	)
 	f := flag.NewFlagSet("flood", flag.ExitOnError)
 	f.TextVar(&to, "to", netip.Addr{}, "")
 	f.TextVar(&from, "from", netip.Addr{}, "")
 	f.IntVar(&rate, "rate", 1, "")
 	f.IntVar(&ports, "ports", 1, "")
+	f.IntVar(&first, "first", firstDenied, "")
+	f.IntVar(&fresh, "fresh", -1, "")
 	f.DurationVar(&lasts, "lasts", time.Second, "")
 	f.Parse(args)
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
@@ -196,7 +201,14 @@ func floodMain(args []string) error {
 		due = min(due, batch)
 		for i := range due {
 			n := sent + i
-			number(&packets[i], uint16(1024+n%60_000), uint16(firstDenied+n/7%ports))
+			if fresh >= 0 { // from an address that has sent nothing yet
+				n += fresh
+				a := behind(from, n%(1<<20))
+				copy(packets[i][12:], a[:])
+				number(&packets[i], uint16(40_000+n>>20), uint16(first+n%ports))
+				continue
+			}
+			number(&packets[i], uint16(1024+n%60_000), uint16(first+n/7%ports))
 		}
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&headers[0])), uintptr(due), 0, 0, 0)
 		if errno != 0 {

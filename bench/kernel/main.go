@@ -22,6 +22,7 @@ var parts = []struct {
 	run  func(*report.Report, options) error
 }{
 	{"connect", connections},
+	{"verdicts", verdicts},
 	{"flood", floods},
 	{"throughput", throughput},
 	{"change", changesInForce},
@@ -63,7 +64,7 @@ func main() {
 			return
 		}
 	}
-	only := flag.String("only", "", "run the parts whose name matches (connect, flood, throughput, change, flow-cache)")
+	only := flag.String("only", "", "run the parts whose name matches (connect, verdicts, flood, throughput, change, flow-cache)")
 	rounds := flag.Int("rounds", 9, "rounds of each measurement")
 	write := flag.String("write", "", "the file whose table is to be replaced")
 	program := flag.String("program", "", "postern; by default it is built from the source around")
