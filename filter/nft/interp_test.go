@@ -22,6 +22,7 @@ type skb struct {
 	tcpFlags     byte
 	icmpType     byte
 	hopLimit     byte
+	options      bool // IPv6: an extension header stands before the transport header
 	mark         uint32
 
 	ct *conn // nil if untracked or invalid
@@ -40,13 +41,59 @@ type machine struct {
 	chains map[string][]rule
 	sets   map[string]*memory
 	count  map[string]int
+	clock  *int // in seconds
 }
 
 // memory is a set. Those that rules may write are full at size.
 type memory struct {
-	keys  map[string]int // and how often a limit let it through
-	size  int
-	width int // of a key, in bytes
+	keys    map[string]*element
+	size    int
+	width   int // of a key, in bytes
+	timeout int // of an element, in seconds; 0 if it stays
+}
+
+// element may have a limit, as a bucket that is filled with as many tokens as its rate
+// in a second.
+type element struct {
+	expires int // 0 if it stays
+	tokens  int
+	filled  int // when
+}
+
+// find gives the element of a key, nil if there is none any more.
+func (s *memory) find(k string, now int) *element {
+	e := s.keys[k]
+	if e != nil && e.expires != 0 && now >= e.expires {
+		delete(s.keys, k)
+		return nil
+	}
+	return e
+}
+
+// full tells whether there is no room for another.
+func (s *memory) full(now int) bool {
+	for k := range s.keys {
+		s.find(k, now)
+	}
+	return len(s.keys) >= s.size
+}
+
+// touch begins the time of an element anew.
+func (s *memory) touch(e *element, now int) {
+	if s.timeout != 0 {
+		e.expires = now + s.timeout
+	}
+}
+
+// over takes a token, and tells whether there was none.
+func (e *element) over(l *expr.Limit, now int) bool {
+	e.tokens = min(int(l.Burst), e.tokens+(now-e.filled)*int(l.Rate))
+	e.filled = now
+	if e.tokens == 0 {
+		return true
+	}
+	e.tokens--
+	return false
 }
 
 type outcome int
@@ -197,18 +244,27 @@ func (m *machine) eval(e expr.Any, regs []byte, p *skb) outcome {
 		store(regs, e.Register, u32(kind))
 	case *expr.Lookup:
 		s := m.set(e.SetName)
-		_, in := s.keys[s.key(regs, e.SourceRegister)]
+		in := s.find(s.key(regs, e.SourceRegister), *m.clock) != nil
 		return matches(in != e.Invert)
 	case *expr.Dynset:
-		s := m.set(e.SetName)
+		s, now := m.set(e.SetName), *m.clock
 		k := s.key(regs, e.SrcRegKey)
-		if _, in := s.keys[k]; !in && len(s.keys) >= s.size {
+		el := s.find(k, now)
+		switch {
+		case el == nil && s.full(now):
 			return broke
+		case el == nil:
+			el = &element{filled: now}
+			for _, x := range e.Exprs {
+				el.tokens = int(x.(*expr.Limit).Burst)
+			}
+			s.touch(el, now)
+			s.keys[k] = el
+		case e.Operation == unix.NFT_DYNSET_OP_UPDATE:
+			s.touch(el, now)
 		}
-		s.keys[k] += 0
 		for _, x := range e.Exprs {
-			l := x.(*expr.Limit)
-			if s.keys[k]++; s.keys[k] <= int(l.Burst) {
+			if l := x.(*expr.Limit); el.over(l, now) != l.Over {
 				return broke
 			}
 		}
@@ -254,6 +310,8 @@ func (p *skb) payload(e *expr.Payload) ([]byte, bool) {
 		case src + e.Len:
 			return p.dst.AsSlice(), true
 		}
+	case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 6 && p.options:
+		return []byte{unix.IPPROTO_DSTOPTS}, true
 	case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 6:
 		return []byte{p.proto}, true
 	case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 7:

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -158,6 +160,7 @@ type waiting struct {
 	passes  int
 	epoch   uint32 // of the answer
 	since   int    // epochs when it came
+	guarded bool   // over its source's share
 	end     int    // arrived or stopped, once it is known
 }
 
@@ -171,7 +174,6 @@ type model struct {
 	before     *machine
 	beforeP    *policyTable
 	state      State
-	first      bool
 	kernelP    *policyTable // that the kernel asks by
 	engineP    *policyTable // that the engine answers by
 	engineAt   uint32
@@ -180,32 +182,80 @@ type model struct {
 	flows      map[link]*entry
 	queue      []*waiting
 	delivered  int
-	mutate     func(map[string][]rule)
+	mutate     func(*builder, map[string][]rule)
 	keepFlows  bool
 	epochsSeen int
+
+	clock  int // in seconds
+	shares map[share]*element
+	ways   map[wayKey]*since
+	recent []link // flows that were drawn
+	forged uint32 // the mark that the next packet brings along
+	killed bool   // a failure is what is wanted: see TestMutations
 }
 
-func newModel(rt *rapid.T, keep bool, mutate func(map[string][]rule)) *model {
+// share is what one source may ask, by the counter of what is over.
+type share struct {
+	of  Counter
+	src netip.Addr
+}
+
+// wayKey is a way with what was decided of it.
+type wayKey struct {
+	src, dst netip.Addr
+	proto    byte
+	dport    uint16
+	allowed  bool
+}
+
+// since is from when on the kernel may know a way at most.
+type since struct {
+	at    int
+	epoch uint32
+}
+
+// failure is what the model panics with if it is to be caught.
+type failure string
+
+// fail says that a promise is broken.
+func (m *model) fail(format string, args ...any) {
+	if m.killed {
+		panic(failure(fmt.Sprintf(format, args...)))
+	}
+	m.Fatalf(format, args...)
+}
+
+func newModel(rt *rapid.T, keep bool, mutate func(*builder, map[string][]rule), killed bool) *model {
 	mask := rapid.SampledFrom([]uint32{0xfc000000, 0xff000000, 0x000003f0}).Draw(rt, "mask")
 	marks, err := NewMarks(mask)
 	if err != nil {
 		rt.Fatal(err)
 	}
+	// Most worlds have no guards, which hide what else may go wrong.
+	guarded := rapid.IntRange(0, 3).Draw(rt, "guarded") == 0
+	guard := func() uint32 {
+		if !guarded {
+			return 0
+		}
+		return uint32(rapid.IntRange(0, 3).Draw(rt, "rate"))
+	}
 	table, err := NewTable(nil, Config{
 		Marks: marks, Queues: Queues{First: 1, Count: 1}, Via: ViaNative, Local: localPrefixes, KeepEstablished: keep,
 		CacheSize: uint32(rapid.IntRange(1, 6).Draw(rt, "cache size")),
+		Guard:     guard(), GuardPortless: guard(), GuardKnown: guard(),
 	})
 	if err != nil {
 		rt.Fatal(err)
 	}
-	m := &model{T: rt, table: table, wheel: NewWheel(marks.Epochs(), 0, false), flows: map[link]*entry{}, first: true, mutate: mutate, keepFlows: keep}
+	m := &model{T: rt, table: table, wheel: NewWheel(marks.Epochs(), 0, false), flows: map[link]*entry{}, mutate: mutate, keepFlows: keep, shares: map[share]*element{}, ways: map[wayKey]*since{}}
+	m.killed = killed
 	for v := range 2 {
 		for i := range 4 { // one more than pods
 			m.addrs = append(m.addrs, podAddr(v, i))
 		}
 		m.addrs = append(m.addrs, farAddrs[v])
 	}
-	m.kernel = machine{sets: map[string]*memory{}, count: map[string]int{}}
+	m.kernel = machine{sets: map[string]*memory{}, count: map[string]int{}, clock: &m.clock}
 	p := m.policy(nil)
 	m.change(p, false)
 	m.store()
@@ -305,38 +355,42 @@ func (m *model) change(p *policyTable, uncertain bool) {
 	m.pendingP, m.pendingAt = p, s.Epoch
 }
 
+func newMemory(set *nftables.Set) *memory {
+	return &memory{keys: map[string]*element{}, size: int(set.Size), width: int(set.KeyType.Bytes), timeout: int(set.Timeout / time.Second)}
+}
+
 // apply does to the machine what Table.Apply tells the kernel.
 func (m *model) apply(s State) {
 	now, fresh := m.table.next(s)
 	old := m.kernel
 	m.before = &old
-	m.kernel = machine{chains: map[string][]rule{}, sets: maps.Clone(old.sets), count: old.count}
+	m.kernel = machine{chains: map[string][]rule{}, sets: maps.Clone(old.sets), count: old.count, clock: &m.clock}
 	if !m.table.inside {
 		for _, set := range slices.Concat(m.table.sets.others(), m.table.sets.kept(), m.table.sets.caches(0), m.table.sets.caches(1)) {
 			if m.kernel.sets[set.Name] == nil {
-				m.kernel.sets[set.Name] = &memory{keys: map[string]int{}, size: int(set.Size), width: int(set.KeyType.Bytes)}
+				m.kernel.sets[set.Name] = newMemory(set)
 			}
 		}
 		for v, set := range m.table.sets.local {
 			// The interpreter has no intervals: every address of the small prefix is there.
 			for a := localPrefixes[v].Addr(); localPrefixes[v].Contains(a); a = a.Next() {
-				m.kernel.sets[set.Name].keys[string(a.AsSlice())] = 0
+				m.kernel.sets[set.Name].keys[string(a.AsSlice())] = &element{}
 			}
 		}
 		for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
-			m.kernel.sets[m.table.sets.ported.Name].keys[string([]byte{p})] = 0
+			m.kernel.sets[m.table.sets.ported.Name].keys[string([]byte{p})] = &element{}
 		}
 	}
 	if fresh {
 		for _, set := range m.table.sets.caches(now.epoch) {
-			m.kernel.sets[set.Name] = &memory{keys: map[string]int{}, size: int(set.Size), width: int(set.KeyType.Bytes)}
+			m.kernel.sets[set.Name] = newMemory(set)
 		}
 	}
 	want := m.table.elements(s)
 	for _, set := range m.table.sets.kept() {
-		mem := &memory{keys: map[string]int{}, width: int(set.KeyType.Bytes)}
+		mem := newMemory(set)
 		for _, k := range want[set] {
-			mem.keys[k] = 0
+			mem.keys[k] = &element{}
 		}
 		m.kernel.sets[set.Name] = mem
 	}
@@ -344,7 +398,7 @@ func (m *model) apply(s State) {
 		m.kernel.chains[ch.name] = ch.rules
 	}
 	if m.mutate != nil {
-		m.mutate(m.kernel.chains)
+		m.mutate(&builder{cfg: m.table.cfg, sets: m.table.sets, inForce: now}, m.kernel.chains)
 	}
 	m.table.inside, m.table.state, m.state = true, now, s
 }
@@ -393,6 +447,8 @@ func (m *model) agree() bool {
 
 // packet makes a packet of a flow and lets conntrack look at it.
 func (m *model) packet(l link, truth link, opening, byNode bool) *waiting {
+	marks := m.table.cfg.Marks
+	m.forged = rapid.SampledFrom([]uint32{^uint32(0), marks.Pass() | m.state.Epoch<<marks.EpochShift(), marks.at(stateLocal, 0)}).Draw(m.T, "forged")
 	w := &waiting{skb: skb{src: l.src, dst: l.dst, proto: l.proto, sport: l.sport, dport: l.dport, own: slices.Contains(nodeAddrs, l.src)}, truth: truth, byNode: byNode}
 	if opening {
 		w.tcpFlags = 2
@@ -435,17 +491,23 @@ func (m *model) enter(k *machine, p *policyTable, w *waiting) {
 		if w.own {
 			raw = "raw_output"
 		}
-		w.mark = 0xffffffff // whatever somebody else may have set
+		w.mark = m.forged // whatever somebody else may have set
 		k.run(raw, &w.skb)
 	}
 	settles := w.decided && w.epoch == m.state.Epoch
-	was := w.ct.mark
+	was, counted, there := w.ct.mark, maps.Clone(k.count), m.cached(w)
 	out := k.run(base(w), &w.skb)
+	for way, is := range m.cached(w) {
+		if is && !there[way] && k == &m.kernel {
+			m.ways[way] = &since{m.clock, m.state.Epoch}
+		}
+	}
+	m.checkCounts(k, w, out, counted)
 	w.ent.history = append(w.ent.history, fmt.Sprintf("\n  epoch %d (engine %d): %v -> %v, pass %d, reply %v, state %d: outcome %d, flow mark %#x -> %#x, packet %#x", m.state.Epoch, m.engineAt, w.src, w.dst, w.passes, w.reply, w.state, out, was, w.ct.mark, w.mark))
 	switch out {
 	case queued:
 		if settles {
-			m.Fatalf("%v %v goes round for ever", w.truth, w.skb)
+			m.fail("%v %v goes round for ever", w.truth, w.skb)
 		}
 		if w.passes == 1 {
 			w.since = m.epochsSeen
@@ -454,11 +516,17 @@ func (m *model) enter(k *machine, p *policyTable, w *waiting) {
 		m.queue = append(m.queue, w)
 	case through:
 		m.delivered++
+		if w.tcpFlags != 2 { // another connection may have taken the entry over meanwhile
+			w.truth, w.byNode = w.ent.truth, w.ent.byNode
+		}
 		m.check(p, w, was)
 		if w.state&expr.CtStateBitRELATED == 0 && m.flows[w.ent.orig] == nil && m.flows[w.ent.orig.reverse()] == nil {
 			m.flows[w.ent.orig] = w.ent // confirmed
 		}
 		w.end = arrived
+		if w.tcpFlags == 2 { // whatever the entry was before, this connection has it now
+			w.ent.truth, w.ent.byNode = w.truth, w.byNode
+		}
 	case dropped:
 		w.end = stopped
 	}
@@ -469,6 +537,63 @@ const (
 	stopped
 )
 
+// checkCounts looks at what the rules have counted of a packet: whether the guards keep
+// to their measure, and the caches to their time.
+func (m *model) checkCounts(k *machine, w *waiting, out outcome, before map[string]int) {
+	hit := func(c Counter) bool { return k.count[string(c)] > before[string(c)] }
+	w.guarded = hit(CounterGuard) || hit(CounterGuardPortless) || hit(CounterGuardKnown)
+	if out == queued || w.guarded {
+		of, rate := CounterGuard, m.table.cfg.Guard
+		switch {
+		case w.state == expr.CtStateBitESTABLISHED:
+			of, rate = CounterGuardKnown, m.table.cfg.GuardKnown
+		case w.proto == unix.IPPROTO_ICMP:
+			of, rate = CounterGuardPortless, m.table.cfg.GuardPortless
+		}
+		s := m.shares[share{of, w.src}]
+		if s == nil {
+			s = &element{tokens: int(rate), filled: m.clock}
+			m.shares[share{of, w.src}] = s
+		}
+		over := rate > 0 && s.over(&expr.Limit{Rate: uint64(rate), Burst: rate}, m.clock)
+		if over != w.guarded || w.guarded && !hit(of) {
+			m.fail("%v: over its share of %s: %v, stopped for it: %v (and by that guard: %v)", w.skb, of, over, w.guarded, hit(of))
+		}
+	}
+	way := wayKey{w.src, w.dst, w.proto, w.dport, true}
+	for _, allowed := range []bool{false, true} {
+		way.allowed = allowed
+		if !hit(map[bool]Counter{false: CounterDeniedCache, true: CounterAllowedCache}[allowed]) || k != &m.kernel {
+			continue
+		}
+		l := m.ways[way]
+		switch {
+		case l == nil:
+			m.fail("%v: a cache knows it, and it was not learned: %v", w.skb, allowed)
+		case l.epoch != m.state.Epoch:
+			m.fail("%v: a cache of this epoch knows it since another: %v", w.skb, allowed)
+		case m.clock >= l.at+lifetime[allowed]:
+			m.fail("%v: a cache knows it (%v) after %d s", w.skb, allowed, m.clock-l.at)
+		}
+	}
+}
+
+// cached tells which ways the caches of the present epoch hold, of those that a packet
+// may be looked up by.
+func (m *model) cached(w *waiting) map[wayKey]bool {
+	in := map[wayKey]bool{}
+	for allowed, sets := range map[bool]pair{false: m.table.sets.denied[m.state.Epoch%2], true: m.table.sets.allowed[m.state.Epoch%2]} {
+		key := slices.Concat(w.src.AsSlice(), w.dst.AsSlice(), []byte{w.proto, 0, 0, 0, byte(w.dport >> 8), byte(w.dport), 0, 0})
+		if s := m.kernel.sets[sets[w.family()].Name]; s != nil {
+			in[wayKey{w.src, w.dst, w.proto, w.dport, allowed}] = s.find(string(key), m.clock) != nil
+		}
+	}
+	return in
+}
+
+// lifetime is how long a way is known, in seconds, by whether it was allowed.
+var lifetime = map[bool]int{false: int(deniedFor / time.Second), true: int(allowedFor / time.Second)}
+
 // check is the promise: what passes is allowed by the policy in force.
 func (m *model) check(p *policyTable, w *waiting, was uint32) {
 	if w.byNode || !p.subject(w.truth) {
@@ -477,8 +602,19 @@ func (m *model) check(p *policyTable, w *waiting, was uint32) {
 	if _, accepted, _ := m.table.cfg.Marks.Judged(was); m.keepFlows && accepted && w.tcpFlags != 2 {
 		return // an old flow goes on
 	}
-	if allow, _ := p.eval(w.truth); !allow || p.hidden(w.truth) {
-		m.Fatalf("LEAK: %+v passed, as packet %v -> %v, reply %v, state %d, flow mark %#x, epoch %d, past %v, dirty %v; its flow before:%v", w.truth, w.src, w.dst, w.reply, w.state, w.ct.mark, m.state.Epoch, m.state.Past, m.state.Dirty, w.ent.history)
+	truth := w.truth
+	if allow, _ := p.eval(truth); (!allow || p.hidden(truth)) && w.proto == unix.IPPROTO_TCP && w.ent.orig == truth.reverse() && (truth.sport < EphemeralPort) == (truth.dport < EphemeralPort) {
+		// Picked up the wrong way round, and the ports do not tell: docs/dataplane.md says
+		// that it stays so.
+		if truth = w.ent.orig; slices.Contains(nodeAddrs, truth.src) {
+			return
+		}
+	}
+	if _, accepted, _ := m.table.cfg.Marks.Judged(was); w.options && !accepted && p.subject(truth) {
+		m.fail("LEAK: %v passed with extension headers, which the loop does not accept; its flow before:%v", w.skb, w.ent.history)
+	}
+	if allow, _ := p.eval(truth); !allow || p.hidden(truth) {
+		m.fail("LEAK: %+v passed, as packet %v -> %v, reply %v, state %d, flow mark %#x, epoch %d, past %v, dirty %v; its flow before:%v", w.truth, w.src, w.dst, w.reply, w.state, w.ct.mark, m.state.Epoch, m.state.Past, m.state.Dirty, w.ent.history)
 	}
 }
 
@@ -491,10 +627,14 @@ func (m *model) decide(w *waiting) bool {
 	if w.mark&marks.Mask() == marks.Reply() {
 		l = l.reverse()
 	}
-	if taken && l.dport >= 32768 && l.sport < 32768 {
-		l = l.reverse() // by the look of its ports
+	if taken { // by the look of its ports
+		from, to := l.sport >= EphemeralPort, l.dport >= EphemeralPort
+		if to && !from {
+			l = l.reverse()
+		}
+		doubt = from == to
 	}
-	if m.engineP == nil {
+	if m.engineP == nil || w.options {
 		w.decided, w.drop, w.epoch = true, true, m.state.Epoch
 		return true
 	}
@@ -542,14 +682,37 @@ func (m *model) reinject(w *waiting) {
 	m.enter(&m.kernel, m.kernelP, w)
 }
 
-// drawLink draws a flow, as its opener sees it.
+// drawLink draws a flow, as its opener sees it: often one that was there before, or the like
+// of one.
 func (m *model) drawLink() (l link, byNode bool) {
+	if n := len(m.recent); n > 0 && rapid.IntRange(0, 2).Draw(m.T, "new") > 0 {
+		l = m.recent[rapid.IntRange(max(0, n-4), n-1).Draw(m.T, "like")]
+		switch rapid.IntRange(0, 3).Draw(m.T, "but") {
+		case 0: // the same
+		case 1, 2: // of the same way
+			if l.proto != unix.IPPROTO_ICMP {
+				l.sport = rapid.SampledFrom(clientPorts).Draw(m.T, "sport")
+			}
+		case 3: // from the other end to where it came from
+			if l = l.reverse(); l.proto == unix.IPPROTO_ICMP {
+				l.sport, l.dport = l.dport, l.sport
+			} else {
+				l.sport = rapid.SampledFrom(clientPorts).Draw(m.T, "sport")
+			}
+		}
+		m.recent = append(m.recent, l)
+		return l, slices.Contains(nodeAddrs, l.src)
+	}
+	defer func() { m.recent = append(m.recent, l) }()
 	v := rapid.IntRange(0, 1).Draw(m.T, "family") * 5
 	ends := append(slices.Clone(m.addrs[v:v+5]), nodeAddrs[v/5])
 	l.proto = rapid.SampledFrom([]byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_TCP, unix.IPPROTO_ICMP}).Draw(m.T, "proto")
 	l.src = rapid.SampledFrom(ends).Draw(m.T, "src")
 	l.dst = rapid.SampledFrom(slices.DeleteFunc(ends, func(a netip.Addr) bool { return a == l.src })).Draw(m.T, "dst")
 	l.sport, l.dport = rapid.SampledFrom(clientPorts).Draw(m.T, "sport"), rapid.SampledFrom(serverPorts).Draw(m.T, "dport")
+	if rapid.IntRange(0, 3).Draw(m.T, "to a client's port") == 0 {
+		l.dport = rapid.SampledFrom(clientPorts).Draw(m.T, "dport")
+	}
 	if l.proto == unix.IPPROTO_ICMP {
 		l.sport, l.dport = 7, 0 // an echo's id is the same in both directions
 	}
@@ -558,6 +721,10 @@ func (m *model) drawLink() (l link, byNode bool) {
 
 func (m *model) send(k *machine, p *policyTable) *waiting {
 	l, byNode := m.drawLink()
+	return m.sendLink(k, p, l, byNode)
+}
+
+func (m *model) sendLink(k *machine, p *policyTable, l link, byNode bool) *waiting {
 	opening := l.proto == unix.IPPROTO_TCP && rapid.Bool().Draw(m.T, "opening")
 	truth := l
 	if !opening && rapid.Bool().Draw(m.T, "answer") && m.real(l) {
@@ -569,8 +736,9 @@ func (m *model) send(k *machine, p *policyTable) *waiting {
 		l = truth
 	}
 	w := m.packet(l, truth, opening, byNode)
-	if w.ent.truth != truth { // on an entry that somebody else's flow made
-		w.truth = w.ent.truth
+	w.options = w.family() == v6 && rapid.IntRange(0, 9).Draw(m.T, "options") == 0
+	if !opening { // on the entry of another flow it belongs to that
+		w.truth, w.byNode = w.ent.truth, w.ent.byNode
 	}
 	m.enter(k, p, w)
 	return w
@@ -616,6 +784,24 @@ func (m *model) actions() map[string]func(*rapid.T) {
 				l = l.reverse()
 			}
 			m.enter(&m.kernel, m.kernelP, m.packet(l, e.truth, false, e.byNode))
+		}),
+		"of a known way": with(func(t *rapid.T) {
+			ways := slices.SortedFunc(maps.Keys(m.ways), func(a, b wayKey) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			way := ways[pick(t, len(ways), "way")]
+			l := link{way.proto, way.src, way.dst, rapid.SampledFrom(clientPorts).Draw(t, "sport"), way.dport}
+			if way.proto == unix.IPPROTO_ICMP {
+				t.Skip("without ports")
+			}
+			m.sendLink(&m.kernel, m.kernelP, l, slices.Contains(nodeAddrs, l.src))
+		}),
+		"call back": with(func(t *rapid.T) { // to the port that the other connected from
+			es := entries()
+			l := es[pick(t, len(es), "flow")].truth.reverse()
+			if l.proto == unix.IPPROTO_ICMP {
+				t.Skip("without ports")
+			}
+			l.sport = rapid.SampledFrom(clientPorts).Draw(t, "sport")
+			m.sendLink(&m.kernel, m.kernelP, l, slices.Contains(nodeAddrs, l.src))
 		}),
 		"decide": with(func(t *rapid.T) {
 			m.decide(m.queue[pick(t, len(m.queue), "packet")])
@@ -688,10 +874,10 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			old := e.mark
 			out := m.kernel.run(base(w), &w.skb)
 			if out == queued {
-				t.Fatalf("an error about %v is judged by itself", e.truth)
+				m.fail("an error about %v is judged by itself", e.truth)
 			}
 			if e.mark != old {
-				t.Fatalf("an error about %v changed its mark from %#x to %#x", e.truth, old, e.mark)
+				m.fail("an error about %v changed its mark from %#x to %#x", e.truth, old, e.mark)
 			}
 		}),
 		"clean": with(func(t *rapid.T) {
@@ -709,6 +895,9 @@ func (m *model) actions() map[string]func(*rapid.T) {
 					}
 				}
 			}
+		}),
+		"time passes": with(func(t *rapid.T) {
+			m.clock += rapid.SampledFrom([]int{1, 4, 30, 60}).Draw(t, "seconds")
 		}),
 		"allowed passes": with(m.probe),
 	}
@@ -730,6 +919,9 @@ func (m *model) probe(t *rapid.T) {
 		}
 		m.reinject(w)
 	}
+	if w.guarded || w.options {
+		return
+	}
 	allow, _ := m.kernelP.eval(w.truth)
 	allow = allow && !m.kernelP.hidden(w.truth) || !m.kernelP.subject(w.truth) || w.byNode
 	if m.keepFlows && w.end == arrived {
@@ -738,8 +930,11 @@ func (m *model) probe(t *rapid.T) {
 	if w.ent.orig != w.ent.truth && w.end != arrived {
 		return // picked up the wrong way round, and then both directions must be allowed
 	}
+	if w.proto == unix.IPPROTO_TCP && w.tcpFlags != 2 && (w.truth.sport < EphemeralPort) == (w.truth.dport < EphemeralPort) {
+		return // nobody knows who began
+	}
 	if got := w.end == arrived; got != allow && w.state&expr.CtStateBitRELATED == 0 {
-		t.Fatalf("%+v (as %v -> %v) passed: %v, policy allows: %v; flow mark %#x, epoch %d; so far:%v", w.truth, w.src, w.dst, got, allow, w.ct.mark, m.state.Epoch, w.ent.history)
+		m.fail("%+v (as %v -> %v) passed: %v, policy allows: %v; flow mark %#x, epoch %d; so far:%v", w.truth, w.src, w.dst, got, allow, w.ct.mark, m.state.Epoch, w.ent.history)
 	}
 }
 
@@ -749,7 +944,7 @@ func TestModel(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(map[bool]string{false: "revoke", true: "keep"}[keep], func(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) {
-				m := newModel(rt, keep, nil)
+				m := newModel(rt, keep, nil, false)
 				rt.Repeat(m.actions())
 			})
 		})

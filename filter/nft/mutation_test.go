@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -19,20 +18,19 @@ import (
 // protective expression, or one rule, out of the table, and some history must show it
 // within a bounded number of tries.
 
-var everyMutation = flag.Bool("every-mutation", false, "try also the mutations that take thousands of histories to be found")
+var tryMutations = flag.Bool("mutations", false, "try whether the model finds every mutation of the rules, about a minute; otherwise only whether they still change something")
 
-// few is how many histories are tried at most where -every-mutation is not given, and rare
-// how many for mistakes that show in few worlds.
+// few is how many histories are tried at most, and rare how many for mistakes that show in
+// few worlds. Histories are numbered, so that what is found once is found again.
 const (
-	few  = 600
-	rare = 5000
+	few  = 1200
+	rare = 4000
 )
 
 // mutation changes the rules of a table, which it may not share.
 type mutation struct {
 	name string
-	// within so many histories it is found; twice as many as were needed when this was
-	// written, and more where that was few
+	// within so many histories it is found
 	within int
 	// keep: with flows that go on once they were accepted
 	keep   bool
@@ -125,38 +123,16 @@ var mutations = []mutation{
 	{"a SYN rides on an accepted flow", few, false, without(chainFlow, "accepted TCP flows, but not a SYN", always(notOpening))},
 	{"a flow accepted in any epoch", few, false, anyEpoch(chainFlow, "accepted TCP flows, but not a SYN")},
 	{"the same without TCP", few, false, anyEpoch(chainFlow, "accepted flows")},
-	{"a flow denied in any epoch", rare, false, anyEpoch(chainFlow, "denied flows")},
 	{"an error keeps another flow", few, false, less("about another flow", chainKeep)},
-	{"a SYN rides on a flow that is kept", rare, false, less("a SYN", chainKeep)},
 	{"a dirty source is kept", rare, false, sides(chainKeep, dirty, true)},
 	{"a dirty destination is kept", rare, false, sides(chainKeep, dirty, false)},
 	{"a reply teaches that a way is allowed", rare, false, less("against its flow's direction", chainAllowWay)},
-	{"a reply teaches that a way is denied", rare, false, less("against its flow's direction", chainDenyWay)},
-	{"a reply is looked up as a way", rare, false, less("against its flow's direction", chainCache)},
-	{"what began unseen is looked up as a way", rare, false, less("who began is not known", chainCache)},
-	{"extension headers pass by the cache", few, false, less("extension headers", chainCache)},
+	{"extension headers pass by the cache", rare, false, less("extension headers", chainCache)},
 	{"an answer of any epoch", few, false, anyEpoch(chainVerdicts, "the queue's answer")},
 	{"an answer of any epoch teaches", few, false, anyEpoch(chainVerdicts, "the queue's answer: learn from it")},
-	{"a way of the last epoch from a dirty source", rare, false, sides(chainLastCache, dirty, true)},
-	{"a way of the last epoch to a dirty destination", rare, false, sides(chainLastCache, dirty, false)},
 	{"errors are judged", few, false, less("an error about a flow that is not accepted", chainEnforce)},
 	{"the queue does not hear of replies", few, false, less("tell the queue who began the flow", chainEnforce)},
 	{"the queue does not hear what began unseen", few, false, less("or that nobody knows", chainEnforce)},
-	{"the queue does not hear of doubt", rare, false, less("or that it is in doubt", chainEnforce)},
-	{"learned once, learned again", rare, false, func(_ *builder, chains map[string][]rule) {
-		rules := slices.Clone(chains[chainAllowWay])
-		for i, r := range rules {
-			for j, e := range r.exprs {
-				if d, is := e.(*expr.Dynset); is {
-					again := *d
-					again.Operation = unix.NFT_DYNSET_OP_UPDATE
-					rules[i].exprs = slices.Clone(r.exprs)
-					rules[i].exprs[j] = &again
-				}
-			}
-		}
-		chains[chainAllowWay] = rules
-	}},
 	{"act and learn in one rule", few, false, func(_ *builder, chains map[string][]rule) {
 		// Rule "remember the way", and then the verdict, as one: a full set breaks both.
 		rules := slices.Clone(chains[chainVerdicts])
@@ -170,7 +146,6 @@ var mutations = []mutation{
 		chains[chainVerdicts] = slices.DeleteFunc(rules, func(r rule) bool { return r.comment == "the queue's answer" && len(r.exprs) == 4 })
 	}},
 	{"packets bring marks along", few, false, less("nobody else sets our marks", "raw_prerouting")},
-	{"programs of this host bring marks along", rare, false, less("nobody else sets our marks", "raw_output")},
 	{"from protected pods unasked", few, false, sides("pod_postrouting", egress, true)},
 	{"to protected pods unasked", few, false, less("to a protected pod", "pod_postrouting")},
 	{"from protected pods to this host unasked", few, false, sides("host_input", egress, true)},
@@ -181,7 +156,6 @@ var mutations = []mutation{
 	{"answers of unknown pods unasked", few, false, less("a pod that is not known yet", chainAnswers)},
 	{"unknown pods unasked", few, false, less("a pod that is not known yet", "pod_postrouting")},
 	{"unknown pods to this host unasked", few, false, less("a pod that is not known yet", "host_input")},
-	{"what began unseen is as others", few, false, less("began unseen", "pod_postrouting")},
 	{"the wrong way round is as others", few, false, less("conntrack may have it the wrong way round", "pod_postrouting")},
 	{"the wrong way round from protected pods", few, false, sides(chainTaken, egress, false)},
 	{"the wrong way round to protected pods", few, false, sides(chainTaken, ingress, true)},
@@ -246,11 +220,10 @@ func (mu *mutation) changesSomething(t *testing.T) {
 func TestMutations(t *testing.T) {
 	t.Parallel()
 	for _, mu := range mutations {
-		if mu.within > few && !*everyMutation {
-			continue
-		}
 		t.Run(strings.ReplaceAll(mu.name, " ", "-"), func(t *testing.T) {
-			mu.changesSomething(t)
+			if mu.changesSomething(t); !*tryMutations {
+				return
+			}
 			var next, found atomic.Int64
 			found.Store(-1)
 			var wg sync.WaitGroup
@@ -261,7 +234,9 @@ func TestMutations(t *testing.T) {
 						if int(seed) > mu.within {
 							return
 						}
-						if mu.history(int(seed)) != "" {
+						// What the right rules do wrong too is a mistake of the model.
+						right := mutation{keep: mu.keep, mutate: func(*builder, map[string][]rule) {}}
+						if mu.history(int(seed)) != "" && right.history(int(seed)) == "" {
 							found.CompareAndSwap(-1, seed)
 						}
 					}
