@@ -13,11 +13,15 @@ demo: deps build ## show postern at work on real packets, in network namespaces
 	$(GO) run ./test/demo -program bin/postern
 
 .PHONY: test
-test: deps style unit fuzz test-vm test-node ## everything that CI runs
+test: deps style unit fuzz test-vm test-node test-systemd ## everything that CI runs
 
 .PHONY: build
 build: ## bin/postern
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postern ./cmd/postern
+
+.PHONY: packages
+packages: ## bin/postern_VERSION_ARCH.deb and the .rpm; VERSION is the commit's unless given
+	GO="$(GO)" deploy/packages/build.sh
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -26,8 +30,8 @@ deps: ## install the Debian packages that are missing
 .PHONY: style
 style: ## gofmt, go vet, staticcheck, of the benchmark module too
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
-	$(GO) vet ./... && $(GO) vet -tags node ./test/node
-	$(GO) run $(STATICCHECK) ./... && $(GO) run $(STATICCHECK) -tags node ./test/node
+	$(GO) vet ./... && $(GO) vet -tags node ./test/node && $(GO) vet -tags systemd ./test/systemd
+	$(GO) run $(STATICCHECK) ./... && $(GO) run $(STATICCHECK) -tags node ./test/node && $(GO) run $(STATICCHECK) -tags systemd ./test/systemd
 	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 
 .PHONY: apiserver
@@ -51,6 +55,11 @@ test-node: ## tests on a real Kubernetes node with real pods; two minutes, and s
 	test/deps.sh node
 	$(GO) run ./test/kubernetes/build kube-apiserver kubelet kube-proxy kube-controller-manager kube-scheduler
 	$(GO) test -tags node -count 1 -timeout 15m ./test/node
+
+.PHONY: test-systemd
+test-systemd: ## packages on a booted Debian 12: install, restarts under load, upgrade, removal; three minutes
+	test/deps.sh systemd
+	$(GO) test -tags systemd -count 1 -timeout 15m -v ./test/systemd
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)
@@ -82,5 +91,8 @@ replay-stream: ## replay STREAM_GB (10) GB of synthetic capture in constant memo
 	STREAM_GB=$${STREAM_GB:-10} $(GO) test ./filter/replay -run 'TestStream$$' -v -timeout 30m
 
 .PHONY: bench-report
-bench-report: build ## measure decisions, packets and connections here; plots in bin/report.html, tables in docs/replay.md
+bench-report: build ## measure decisions, packets and connections; bin/report.html, and the figures in docs/performance-replay.md
 	test/benchreport.sh
+
+.PHONY: bench-all
+bench-all: bench bench-report bench-authz bench-kernel bench-kube ## every benchmark, and all pages of figures; some half an hour

@@ -38,6 +38,16 @@ func Accounting() (counted, timed bool, err error) {
 	return a != 0, t != 0, nil
 }
 
+// Events tells whether the kernel reports flows that begin and end in the calling thread's
+// network namespace.
+func Events() (bool, error) {
+	n, err := sysctl("nf_conntrack_events")
+	if err != nil {
+		return false, fmt.Errorf("read whether conntrack reports: %w", err)
+	}
+	return n != 0, nil
+}
+
 // Account switches both on for flows that begin from then on, those of other programs
 // included. It costs some 50 bytes a flow, and an addition a packet.
 func Account() error {

@@ -96,7 +96,7 @@ func (spec *Spec) check() error {
 	if len(spec.Classes) == 0 || spec.Classes[0].Hosted || spec.Classes[0].Conflict {
 		return fmt.Errorf("class 0 must exist, neither hosted nor conflicting")
 	}
-	if len(spec.Classes) > trie.MaxValue || len(spec.Rules) >= maxPositions {
+	if len(spec.Classes) > trie.MaxValue || len(spec.Rules) >= maxRules {
 		return fmt.Errorf("%d classes and %d rules: too many", len(spec.Classes), len(spec.Rules))
 	}
 	seenPrefixes := make(map[netip.Prefix]struct{}, len(spec.Prefixes))

@@ -31,7 +31,8 @@ type Builder struct {
 	classes    cow[class]
 	signatures cow[*signature]
 	rules      cow[*rule]
-	ends       cow[[2]program]
+	ends       cow[program] // two for each end
+	quick      cow[quick]   // the same
 	hosts      map[string][HostChains][2]*plan
 	hostChains map[string][HostChains][2]*program
 
@@ -65,16 +66,16 @@ type Builder struct {
 
 	painter  *painter
 	interned map[page]*page
-	swept    int // rows and pages that the last sweep left
+	swept    int // pages that the last sweep left
 
 	// Scratch of lane.
 	lists     [][]int32 // parts by signature
 	isTouched []bool    // by signature
 	touched   []uint32
-	found     []*row // by index of touched
+	found     []uint32 // rows, by index of touched
 	wild      []int32
 	merged    []int32
-	memo      map[string]*row
+	memo      map[string]uint32
 	memoKey   []byte
 }
 
@@ -100,11 +101,11 @@ func NewBuilder() *Builder {
 		numberOf:   make(map[*Segment]uint64),
 		painter:    newPainter(),
 		interned:   make(map[page]*page),
-		memo:       make(map[string]*row),
+		memo:       make(map[string]uint32),
 	}
 	b.rules.add(nil)
 	for range firstEnd {
-		b.ends.add([2]program{})
+		b.addEnd()
 	}
 	b.AddClass(ClassSpec{})
 	return b

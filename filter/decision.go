@@ -86,6 +86,17 @@ func (r Reason) String() string {
 	return fmt.Sprintf("reason-%d", uint8(r))
 }
 
+// Decided counts decisions by verdict and reason. Any goroutine may add and read.
+type Decided [Accept + 1][Reasons]atomic.Uint64
+
+// Total sums the reasons of a verdict.
+func (d *Decided) Total(v Verdict) (n uint64) {
+	for i := range d[v] {
+		n += d[v][i].Load()
+	}
+	return n
+}
+
 // RuleID names one rule of a Ruleset, or one tier's end. Zero names nothing. An
 // ID is valid for the Ruleset that gave it and no other.
 type RuleID uint32
@@ -184,11 +195,16 @@ func (e *Engine) InForce() *InForce { return e.current.Load() }
 
 // Decide decides one flow on the ruleset in force. It allocates nothing.
 func (e *Engine) Decide(t flow.Tuple) (d Decision) {
-	rs := e.Ruleset()
-	if rs == nil {
-		d.Reason = NotReady
-		return d
-	}
-	rs.decide(&t, &d)
+	e.DecideInto(&t, &d)
 	return d
+}
+
+// DecideInto is Decide without copies (see Ruleset.DecideInto).
+func (e *Engine) DecideInto(t *flow.Tuple, d *Decision) {
+	f := e.current.Load()
+	if f == nil {
+		*d = Decision{Reason: NotReady}
+		return
+	}
+	f.Ruleset.DecideInto(t, d)
 }

@@ -8,37 +8,22 @@ type Footprint struct {
 	Lanes      int
 	Pages      int
 	IndexBytes int
-	Rows       int
-	Spans      int // of all rows
+	Lines      int // of 32 bytes
 	OneByOne   int // rules that segments match one by one
 }
 
 // Footprint walks everything and is meant for status and for tests of bounds.
 func (rs *Ruleset) Footprint() Footprint {
 	f := Footprint{Signatures: len(rs.signatures)}
-	segments, pages, rows := make(map[*segment]bool), make(map[*page]bool), make(map[*row]bool)
-	addRow := func(r *row) {
-		if !rows[r] {
-			rows[r] = true
-			f.Rows++
-			f.Spans += len(r.spans)
-		}
-	}
+	segments, pages := make(map[*segment]bool), make(map[*page]bool)
 	addLane := func(l *lane) {
 		f.Lanes++
 		f.IndexBytes += len(l.index)
-		addRow(l.rest)
-		for _, r := range l.rows {
-			addRow(r)
-		}
+		f.Lines += len(l.lines)
 		for _, p := range l.pages {
-			if pages[p] {
-				continue
-			}
-			pages[p] = true
-			f.Pages++
-			for _, r := range p {
-				addRow(r)
+			if !pages[p] {
+				pages[p] = true
+				f.Pages++
 			}
 		}
 	}
@@ -55,9 +40,8 @@ func (rs *Ruleset) Footprint() Footprint {
 			}
 		}
 	}
-	for _, end := range rs.ends[firstEnd:] {
-		addProgram(&end[0])
-		addProgram(&end[1])
+	for i := range rs.ends {
+		addProgram(&rs.ends[i])
 	}
 	for _, h := range rs.hosts {
 		for _, chain := range h {

@@ -50,8 +50,8 @@ func (rs *Ruleset) DecideHost(name string, chain HostChain, dir flow.Direction, 
 	if !ok || chain >= HostChains || dir > flow.Egress {
 		return HostOutcome{Outcome: Outcome{Reason: NoLocalEndpoint}}, false
 	}
-	q := query{tuple: &t}
-	if !rs.resolve(&q) {
+	q, ok := rs.query(&t)
+	if !ok {
 		return HostOutcome{Outcome: Outcome{Reason: InvalidTuple}}, true
 	}
 	if q.src.end == endConflict || q.dst.end == endConflict {

@@ -87,6 +87,15 @@ func (b *Builder) compile(c *compiled) *segment {
 	if len(rest.lanes)+len(rest.logs)+len(rest.rules) > 0 {
 		seg.aside = &rest
 	}
+	if seg.direct = seg.aside == nil; seg.direct {
+		for i := range seg.lines {
+			for k, w := range seg.lines[i].words {
+				if w&deeper == 0 {
+					seg.lines[i].words[k] = seg.outcome(w)
+				}
+			}
+		}
+	}
 	return seg
 }
 
@@ -165,21 +174,21 @@ func (b *Builder) lane(parts []part, limit int) (l lane, ok bool) {
 	b.wild = wild
 	defer b.untouch()
 
-	l.rest = b.row(parts, wild, nil)
-	words := l.rest.words()
+	b.painter.beginLane()
+	_, words := b.row(parts, wild, nil) // row 0
 	clear(b.memo)
 	slices.Sort(b.touched)
 	for _, s := range b.touched {
-		r, fresh := b.rowOf(parts, s)
-		if fresh {
-			if words += r.words(); limit > 0 && words > limit {
-				return lane{}, false
-			}
+		r, more := b.rowOf(parts, s)
+		if words += more; limit > 0 && words > limit {
+			return lane{}, false
 		}
 		b.found = append(b.found, r)
 	}
+	l.rows = uint32(len(b.painter.rows))
+	l.lines, l.plane = b.painter.lines()
 	if !b.indexed(&l) {
-		l.pages = b.pages(l.rest)
+		l.pages = b.pages()
 	}
 	return l, true
 }
@@ -190,28 +199,17 @@ const indexBytes, bytesPerSignature = 4096, 16
 
 // indexed gives a lane its index, unless pages suit it better.
 func (b *Builder) indexed(l *lane) bool {
+	n := len(b.signatures.list)
+	if len(b.touched) > 0 && (len(b.painter.rows) > math.MaxUint8+1 || n >= indexBytes+bytesPerSignature*len(b.touched)) {
+		return false
+	}
 	if len(b.touched) == 0 {
 		return true
 	}
-	low, high := b.touched[0], b.touched[len(b.touched)-1]
-	if int(high-low) >= indexBytes+bytesPerSignature*len(b.touched) {
-		return false
-	}
-	rows := []*row{l.rest}
-	index := make([]uint8, high-low+1)
-	numbers := map[*row]int{l.rest: 0}
+	l.index = make([]uint8, n)
 	for i, s := range b.touched {
-		n, known := numbers[b.found[i]]
-		if !known {
-			if n = len(rows); n > math.MaxUint8 {
-				return false
-			}
-			numbers[b.found[i]] = n
-			rows = append(rows, b.found[i])
-		}
-		index[s-low] = uint8(n)
+		l.index[s] = uint8(b.found[i])
 	}
-	l.low, l.index, l.rows = low, index, rows
 	return true
 }
 
@@ -230,9 +228,8 @@ func (b *Builder) untouch() {
 	b.touched, b.found = b.touched[:0], b.found[:0]
 }
 
-// rowOf gives the row of a signature; fresh tells whether the lane had none like
-// it before.
-func (b *Builder) rowOf(parts []part, number uint32) (r *row, fresh bool) {
+// rowOf gives the row of a signature, and what it takes beyond what the lane has.
+func (b *Builder) rowOf(parts []part, number uint32) (row uint32, words int) {
 	s, own := b.signatures.list[number], b.lists[number]
 	b.memoKey = b.memoKey[:0]
 	for _, i := range own {
@@ -244,19 +241,19 @@ func (b *Builder) rowOf(parts []part, number uint32) (r *row, fresh bool) {
 	}
 	b.merged = merged
 	if slices.ContainsFunc(merged, func(i int32) bool { return parts[i].offers }) && len(s.offer) > 0 {
-		return b.row(parts, merged, s), true
+		return b.row(parts, merged, s)
 	}
-	if r = b.memo[string(b.memoKey)]; r != nil {
-		return r, false
+	if r, known := b.memo[string(b.memoKey)]; known {
+		return r, 0
 	}
-	r = b.row(parts, merged, s)
-	b.memo[string(b.memoKey)] = r
-	return r, true
+	row, words = b.row(parts, merged, s)
+	b.memo[string(b.memoKey)] = row
+	return row, words
 }
 
 // row makes the row of some parts for a peer of that signature; nil is one that
 // offers nothing.
-func (b *Builder) row(parts []part, which []int32, peer *signature) *row {
+func (b *Builder) row(parts []part, which []int32, peer *signature) (row uint32, words int) {
 	b.painter.begin()
 	for _, i := range which {
 		p := &parts[i]
@@ -270,17 +267,12 @@ func (b *Builder) row(parts []part, which []int32, peer *signature) *row {
 }
 
 // pages puts the rows found for the touched signatures into pages.
-func (b *Builder) pages(rest *row) []*page {
-	if len(b.touched) == 0 {
-		return nil
-	}
+func (b *Builder) pages() []*page {
 	pages := make([]*page, b.touched[len(b.touched)-1]>>pageBits+1)
 	var scratch page
 	next := 0
 	for i := range pages {
-		for j := range scratch {
-			scratch[j] = rest
-		}
+		scratch = page{}
 		for next < len(b.touched) && int(b.touched[next]>>pageBits) == i {
 			scratch[b.touched[next]&(pageSize-1)] = b.found[next]
 			next++

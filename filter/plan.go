@@ -65,9 +65,9 @@ func (b *Builder) end(spec *ClassSpec, number uint32) uint32 {
 		if free := len(b.freeEnds); free > 0 {
 			n, b.freeEnds = b.freeEnds[free-1], b.freeEnds[:free-1]
 			b.endPlans[n] = made
-			b.ends.set(int(n), [2]program{})
+			b.clearEnd(n)
 		} else {
-			n = uint32(b.ends.add([2]program{}))
+			n = b.addEnd()
 			b.endPlans = append(b.endPlans, made)
 		}
 		b.endOf[key] = n
@@ -89,8 +89,26 @@ func (b *Builder) dropEnd(n uint32) {
 	b.dropPlan(e.plans[0])
 	b.dropPlan(e.plans[1])
 	*e = endPlan{}
-	b.ends.set(int(n), [2]program{})
+	b.clearEnd(n)
 	b.freeEnds = append(b.freeEnds, n)
+}
+
+func (b *Builder) addEnd() uint32 {
+	for range 2 {
+		b.ends.add(program{})
+		b.quick.add(quick{none: true})
+	}
+	return uint32(len(b.ends.list)/2 - 1)
+}
+
+func (b *Builder) clearEnd(n uint32) {
+	b.setEnd(int(2*n), program{})
+	b.setEnd(int(2*n+1), program{})
+}
+
+func (b *Builder) setEnd(i int, p program) {
+	b.ends.set(i, p)
+	b.quick.set(i, newQuick(&p))
 }
 
 // planKey tells apart what a program becomes for endpoints that its rules tell

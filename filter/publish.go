@@ -16,6 +16,7 @@ func (b *Builder) Publish(generation uint64) *Ruleset {
 		generation: generation,
 		table:      b.addresses.View(),
 		classes:    b.classes.share(),
+		quick:      b.quick.share(),
 		ends:       b.ends.share(),
 		signatures: b.signatures.share(),
 		rules:      b.rules.share(),
@@ -82,7 +83,9 @@ func (b *Builder) link() {
 		}
 		if in := [2]*program{e.plans[0].out, e.plans[1].out}; e.in != in {
 			e.in = in
-			b.ends.set(i, [2]program{*in[0], *in[1]})
+			for dir, p := range in {
+				b.setEnd(2*i+dir, *p)
+			}
 		}
 	}
 	b.hostChains = make(map[string][HostChains][2]*program, len(b.hosts))
@@ -112,7 +115,7 @@ func (b *Builder) guard(rs *Ruleset) {
 	for _, a := range b.hostedAddrs {
 		c := rs.classes[rs.table.Lookup(a)]
 		for dir := range b.protected {
-			if c.end == endConflict || c.end >= firstEnd && rs.ends[c.end][dir].constrains() {
+			if c.end == endConflict || c.end >= firstEnd && rs.ends[int(c.end)<<1|dir].constrains() {
 				b.protected[dir] = append(b.protected[dir], a)
 			}
 		}
@@ -122,31 +125,21 @@ func (b *Builder) guard(rs *Ruleset) {
 // constrains tells whether the program could do anything but allow.
 func (p *program) constrains() bool { return p.first != nil || p.final != FinalAllow }
 
-// sweep forgets rows and pages that no segment has, now and then.
+// sweep forgets pages that no segment has, now and then.
 func (b *Builder) sweep() {
-	if len(b.painter.rows)+len(b.interned) < 2*b.swept+1024 {
+	if len(b.interned) < 2*b.swept+1024 {
 		return
 	}
-	rows, pages := make(map[*row]bool), make(map[*page]bool)
+	pages := make(map[*page]bool)
 	for _, c := range b.segments {
 		c.out.each(func(l *lane) {
-			rows[l.rest] = true
-			for _, r := range l.rows {
-				rows[r] = true
-			}
 			for _, p := range l.pages {
-				if !pages[p] {
-					pages[p] = true
-					for _, r := range p {
-						rows[r] = true
-					}
-				}
+				pages[p] = true
 			}
 		})
 	}
-	maps.DeleteFunc(b.painter.rows, func(_ string, r *row) bool { return !rows[r] })
 	maps.DeleteFunc(b.interned, func(_ page, p *page) bool { return !pages[p] })
-	b.swept = len(b.painter.rows) + len(b.interned)
+	b.swept = len(b.interned)
 }
 
 // each calls f for every lane.

@@ -121,8 +121,8 @@ func (rs *Ruleset) RequestLogRules(req *Request, opt RequestOptions, dst []RuleI
 }
 
 func (rs *Ruleset) decideRequest(req *Request, opt RequestOptions, log func(RuleID), o *Outcome) {
-	q := query{tuple: &req.Tuple}
-	if !rs.resolve(&q) {
+	q, ok := rs.query(&req.Tuple)
+	if !ok {
 		o.Reason = InvalidTuple
 		return
 	}
@@ -172,7 +172,7 @@ func (rs *Ruleset) decideRequest(req *Request, opt RequestOptions, log func(Rule
 		r.path, _ = NormalizePath(req.Path)
 	}
 	r.subject = rs.subject(&q)
-	rs.runRequest(&rs.ends[q.dst.end][flow.Ingress], &q, &r, o)
+	rs.runRequest(&rs.ends[q.dst.end<<1|uint32(flow.Ingress)], &q, &r, o)
 }
 
 // runRequest walks a program, as run does.
@@ -207,19 +207,19 @@ func (rs *Ruleset) runRequest(p *program, q *query, r *resolved, o *Outcome) {
 // possibly more. So the rule that the packet would match is where to begin, and
 // for most requests where to end.
 func (rs *Ruleset) matchRequest(seg *segment, q *query, r *resolved) (id RuleID, logged bool) {
-	answer, logged := seg.match(rs, q, q.src.signature)
+	outcome, logged := seg.match(rs, q, q.src.signature)
+	if outcome != goOn && outcome&outcomeEnd == 0 {
+		id = RuleID(outcome >> outcomeRule)
+	}
 	switch {
-	case answer == noAnswer && !logged:
+	case id == 0 && !logged:
 		return 0, false
 	case seg.request == nil && r.log == nil:
-		if answer == noAnswer {
-			return 0, logged
-		}
-		return seg.rules[answer>>actionBits], logged
+		return id, logged
 	}
-	from := int(answer >> actionBits)
-	if logged { // by some rule before, whose certificate criteria are still to be asked
-		from = 0
+	from := 0 // if some rule logs before, its certificate criteria are still to be asked
+	if !logged && seg.request != nil {
+		from = int(seg.request.position[id])
 	}
 	logged = false
 	for i := range seg.request.candidates(seg, from, r) {
@@ -242,15 +242,19 @@ func (rs *Ruleset) matchRequest(seg *segment, q *query, r *resolved) (id RuleID,
 // requestTable finds the rules of a segment by the path of a request. It is nil
 // where no rule asks more of requests than of packets.
 type requestTable struct {
-	paths trie.Paths // positions of the rules that state paths
-	plain []int32    // of the others, rising
+	paths    trie.Paths       // positions of the rules that state paths
+	plain    []int32          // of the others, rising
+	position map[RuleID]int32 // the first of each
 }
 
 func newRequestTable(rules []RuleID, all []*rule) *requestTable {
 	if !slices.ContainsFunc(rules, func(id RuleID) bool { return all[id].request != nil }) {
 		return nil
 	}
-	t := &requestTable{}
+	t := &requestTable{position: make(map[RuleID]int32, len(rules))}
+	for i, id := range slices.Backward(rules) {
+		t.position[id] = int32(i)
+	}
 	for i, id := range rules {
 		m := all[id].request
 		if m == nil || len(m.Paths) == 0 {

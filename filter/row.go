@@ -31,30 +31,37 @@ const (
 	axisEnd   = math.MaxUint16
 )
 
-// point gives the group and the number of a packet. icmp is the ICMP of the
-// packet's family, and first the first group of the family.
-func point(t *flow.Tuple, icmp flow.Proto, first uint32) (group, x uint32) {
-	group, x = groupOther, uint32(t.Proto)
-	switch {
-	case t.Proto == icmp:
-		group, x = groupICMP, uint32(t.ICMPType)<<8|uint32(t.ICMPCode)
-	case !t.Ported:
-	case t.Proto == flow.TCP:
-		group, x = groupTCP, uint32(t.DstPort)
-	case t.Proto == flow.UDP:
-		group, x = groupUDP, uint32(t.DstPort)
-	case t.Proto == flow.SCTP:
-		group, x = groupSCTP, uint32(t.DstPort)
+// point gives the group and the number of a packet.
+func point(t *flow.Tuple) (group, x uint32) {
+	if t.Src.Is6() {
+		group = familyGroups
 	}
-	return first + group, x
+	if t.Ported {
+		if g := portGroups[t.Proto]; g != groupOther {
+			return group + uint32(g), uint32(t.DstPort)
+		}
+	}
+	if icmp := t.Src.Is4() && t.Proto == flow.ICMP || t.Src.Is6() && t.Proto == flow.ICMPv6; icmp {
+		return group + groupICMP, uint32(t.ICMPType)<<8 | uint32(t.ICMPCode)
+	}
+	return group + groupOther, uint32(t.Proto)
 }
+
+// portGroups has the groups of packets with ports, by protocol.
+var portGroups = func() (g [256]uint8) {
+	for i := range g {
+		g[i] = groupOther
+	}
+	g[flow.TCP], g[flow.UDP], g[flow.SCTP] = groupTCP, groupUDP, groupSCTP
+	return g
+}()
 
 // An answer is a rule's position in its segment and its action: the smaller of
 // two answers is that of the earlier rule.
 const (
 	actionBits   = 2
-	noAnswer     = math.MaxUint32 // after every position; its action is Log's
-	maxPositions = 1 << (32 - actionBits)
+	noAnswer     = math.MaxInt32 // after every position; its action is Log's
+	maxPositions = 1 << (31 - actionBits)
 )
 
 func answerOf(position int, a Action) uint32 { return uint32(position)<<actionBits | uint32(a) }
@@ -62,45 +69,48 @@ func answerOf(position int, a Action) uint32 { return uint32(position)<<actionBi
 // span answers for the points from its first to before the next span's.
 type span struct{ first, answer uint32 }
 
-// row gives the answer for every point. Rows are immutable and interned, and
-// know nothing of who the two ends are.
-type row struct {
-	spans []span
-	// head has a word a group: the number of spans and the first of them, or, if
-	// the number is 0, the one answer for the whole group:
-	//
-	//	63 ... 32   31 ... 0
-	//	n > 0       index into spans
-	//	0           answer
-	head [groups]uint64
+// line has the answers for the points of a group: half a cache line, and all there
+// is for most. words[i] is for the points from starts[i-1] on; where fewer are
+// needed the last is repeated. A list of more spans is a tree: a word with the bit
+// deeper set leads to another line.
+type line struct {
+	words  [fan]uint32
+	starts [fan - 1]uint16
+	_      uint32
 }
 
-// find gives the answer for a point.
-func (r *row) find(group, x uint32) uint32 {
-	h := r.head[group]
-	n := uint32(h >> 32)
-	if n == 0 {
-		return uint32(h)
+const (
+	fan       = 5
+	deeper    = 1 << 31
+	lineWords = 4 // of 8 bytes
+)
+
+// word gives the word for a point. It has no branch: which word it is, is a coin
+// the processor cannot predict.
+func (l *line) word(x uint32) uint32 {
+	w, w1, w2, w3, w4 := l.words[0], l.words[1], l.words[2], l.words[3], l.words[4]
+	if x >= uint32(l.starts[0]) {
+		w = w1
 	}
-	s := r.spans[uint32(h):]
-	at := uint32(0)
-	for n > 1 { // the first span begins at 0
-		half := n / 2
-		if s[at+half].first <= x {
-			at += half
-		}
-		n -= half
+	if x >= uint32(l.starts[1]) {
+		w = w2
 	}
-	return s[at].answer
+	if x >= uint32(l.starts[2]) {
+		w = w3
+	}
+	if x >= uint32(l.starts[3]) {
+		w = w4
+	}
+	return w
 }
 
-// words is what a row takes in memory, in units of 8 bytes.
-func (r *row) words() int { return groups + 4 + len(r.spans) }
+// rowLists are the lists of the spans of a row, by group.
+type rowLists [groups]uint32
 
 // box is a set of points: the same interval, both ends included, in some groups.
 type box struct{ groups, first, last uint16 }
 
-// painter makes rows. Its memory is reused from one row to the next.
+// painter makes the rows of a lane. Its memory is reused from one to the next.
 type painter struct {
 	of      [groups][]stroke // by group, in the order of answers
 	points  []uint32
@@ -108,7 +118,11 @@ type painter struct {
 	key     []byte
 	canvas  []uint32 // answers by point; used for long lists only
 	onwards []uint32 // for each point, a point from which on one may be blank
-	rows    map[string]*row
+
+	lists  [][]span // of this lane, distinct
+	listOf map[string]uint32
+	rows   []rowLists // of this lane, distinct
+	rowOf  map[rowLists]uint32
 }
 
 // stroke is an interval that a rule answers for.
@@ -121,7 +135,16 @@ type stroke struct {
 // than clearing a canvas of 65,536 points.
 const fewStrokes = 48
 
-func newPainter() *painter { return &painter{rows: make(map[string]*row)} }
+func newPainter() *painter {
+	return &painter{listOf: make(map[string]uint32), rowOf: make(map[rowLists]uint32)}
+}
+
+// beginLane forgets the rows of the lane before.
+func (p *painter) beginLane() {
+	p.lists, p.rows = p.lists[:0], p.rows[:0]
+	clear(p.listOf)
+	clear(p.rowOf)
+}
 
 // begin starts a row.
 func (p *painter) begin() {
@@ -142,42 +165,112 @@ func (p *painter) add(boxes []box, answer uint32) {
 	}
 }
 
-// row finishes a row. It gives the one of equal content if there is one.
-func (p *painter) row() *row {
-	var head [groups]uint64
-	p.spans = p.spans[:0]
+// row finishes a row and gives its number in the lane. words is what it takes in
+// memory that others do not share, in units of 8 bytes: 0 if the lane has a row like it.
+func (p *painter) row() (number uint32, words int) {
+	var row rowLists
+	lines := 0
 	for g, strokes := range p.of {
 		if same := slices.IndexFunc(p.of[:g], func(s []stroke) bool { return slices.Equal(s, strokes) }); same >= 0 {
-			head[g] = head[same]
+			row[g] = row[same]
 			continue
 		}
-		at := len(p.spans)
+		p.spans = p.spans[:0]
 		if len(strokes) > fewStrokes {
 			p.paintMany(strokes)
 		} else {
 			p.paintFew(strokes)
 		}
-		n := len(p.spans) - at
-		if n == 1 {
-			head[g] = uint64(p.spans[at].answer)
-			p.spans = p.spans[:at]
-		} else {
-			head[g] = uint64(n)<<32 | uint64(at)
-		}
+		row[g] = p.list()
+		lines += linesOf(len(p.spans))
 	}
+	if n, known := p.rowOf[row]; known {
+		return n, 0
+	}
+	number = uint32(len(p.rows))
+	p.rows = append(p.rows, row)
+	p.rowOf[row] = number
+	return number, lines * lineWords
+}
+
+// list gives the number of the list of spans.
+func (p *painter) list() uint32 {
 	p.key = p.key[:0]
-	for _, h := range head {
-		p.key = binary.NativeEndian.AppendUint64(p.key, h)
-	}
 	for _, s := range p.spans {
 		p.key = binary.NativeEndian.AppendUint64(p.key, uint64(s.first)<<32|uint64(s.answer))
 	}
-	if r := p.rows[string(p.key)]; r != nil {
-		return r
+	n, known := p.listOf[string(p.key)]
+	if !known {
+		n = uint32(len(p.lists))
+		p.lists = append(p.lists, slices.Clone(p.spans))
+		p.listOf[string(p.key)] = n
 	}
-	r := &row{spans: slices.Clone(p.spans), head: head}
-	p.rows[string(p.key)] = r
-	return r
+	return n
+}
+
+// linesOf is how many lines a list takes.
+func linesOf(spans int) int {
+	lines := 1
+	for n := spans; n > fan; {
+		n = (n + fan - 1) / fan
+		lines += n
+	}
+	return lines
+}
+
+// lines gives the lines of the lane's rows, by plane, and the planes of its groups.
+func (p *painter) lines() (lines []line, plane [groups]uint8) {
+	var of []int // planes: the first group of each
+	for g := range plane {
+		k := slices.IndexFunc(of, func(h int) bool {
+			return !slices.ContainsFunc(p.rows, func(r rowLists) bool { return r[g] != r[h] })
+		})
+		if k < 0 {
+			k = len(of)
+			of = append(of, g)
+		}
+		plane[g] = uint8(k)
+	}
+	lines = make([]line, len(of)*len(p.rows))
+	roots := make([]line, len(p.lists))
+	for i, list := range p.lists {
+		lines, roots[i] = appendTree(lines, list)
+	}
+	for k, g := range of {
+		for r, row := range p.rows {
+			lines[k*len(p.rows)+r] = roots[row[g]]
+		}
+	}
+	return slices.Clip(lines), plane
+}
+
+// appendTree appends the lines below the root of a list.
+func appendTree(lines []line, list []span) (out []line, root line) {
+	for len(list) > fan {
+		var above []span
+		for i := 0; i < len(list); i += fan {
+			above = append(above, span{list[i].first, deeper | uint32(len(lines))})
+			lines = append(lines, newLine(list[i:min(i+fan, len(list))]))
+		}
+		list = above
+	}
+	return lines, newLine(list)
+}
+
+// newLine makes a line of 1 to fan spans, of which the first has every point before
+// the second.
+func newLine(spans []span) (l line) {
+	for i := range l.words {
+		s := spans[min(i, len(spans)-1)]
+		l.words[i] = s.answer
+		if i > 0 {
+			l.starts[i-1] = axisEnd
+			if i < len(spans) {
+				l.starts[i-1] = uint16(s.first)
+			}
+		}
+	}
+	return l
 }
 
 // paintFew appends the spans of a group.

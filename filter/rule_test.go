@@ -30,8 +30,7 @@ func ruleWorld(t *testing.T, r Rule) *Ruleset {
 func checkRule(t *testing.T, name string, r Rule, in flow.Tuple, want bool) {
 	t.Helper()
 	rs := ruleWorld(t, r)
-	q := query{tuple: &in}
-	rs.resolve(&q)
+	q, _ := rs.query(&in)
 	s := rs.subject(&q)
 	if got := rs.rules[1].matches(&s); got != want {
 		t.Errorf("%s: by itself %v, want %v", name, got, want)

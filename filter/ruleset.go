@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"github.com/postern-project/postern/filter/flow"
@@ -14,7 +13,9 @@ type Ruleset struct {
 	generation uint64
 	table      trie.View // address to ClassID
 	classes    []class   // by ClassID
-	ends       [][2]program
+	quick      []quick   // two for each end, by flow.Direction
+	ends       []program // the same
+
 	signatures []*signature // by number; read for rare rules and for logs only
 	rules      []*rule      // by RuleID; nil for those that name nothing
 
@@ -46,6 +47,26 @@ type program struct {
 	final Final
 }
 
+// quick is what most decisions read of a program, in one cache line: a part of the
+// lane of its first segment.
+type quick struct {
+	index []uint8
+	lines []line
+	rows  uint32
+	plane [groups]uint8
+	// none is set if the lane does not have the outcomes of the segment, and an
+	// index.
+	none bool
+}
+
+func newQuick(p *program) quick {
+	if p.first == nil || !p.first.direct || p.first.pages != nil {
+		return quick{none: true}
+	}
+	l := &p.first.lane
+	return quick{index: l.index, lines: l.lines, rows: l.rows, plane: l.plane}
+}
+
 // segments yields them in order.
 func (p *program) segments(yield func(*segment) bool) {
 	if p.first == nil || !yield(p.first) {
@@ -70,18 +91,77 @@ func (rs *Ruleset) subject(q *query) subject {
 
 // Decide decides one flow. It allocates nothing.
 func (rs *Ruleset) Decide(t flow.Tuple) (d Decision) {
-	rs.decide(&t, &d)
+	rs.DecideInto(&t, &d)
 	return d
 }
 
-// decide fills a zero Decision in place: it is made of bytes, and to copy it as
-// words right after would wait for each of them to be stored.
-func (rs *Ruleset) decide(t *flow.Tuple, d *Decision) {
-	q := query{tuple: t}
-	if !rs.resolve(&q) {
-		d.Reason = InvalidTuple
-		return
+// DecideInto is Decide without copies of the tuple, which it only reads, and of the
+// decision: a copy of what was just written in smaller pieces waits for all of them.
+func (rs *Ruleset) DecideInto(t *flow.Tuple, d *Decision) {
+	*d = Decision{}
+	group, x := point(t)
+	var src, dst class
+	if t.Src.Is4() && t.Dst.Is4() { // resolve, without a call on the way
+		a, b := rs.table.Lookup4(trie.Bits4(&t.Src)), rs.table.Lookup4(trie.Bits4(&t.Dst))
+		src, dst = rs.classes[a], rs.classes[b]
+	} else {
+		var ok bool
+		if src, dst, ok = rs.resolve(t); !ok {
+			d.Reason = InvalidTuple
+			return
+		}
 	}
+	// Most flows have one end here, and which one is a coin the processor cannot
+	// predict: so all that depends on it is selected without a branch.
+	fromHere, toHere := -src.end>>31, -dst.end>>31 // 1 or 0: an end is below 1<<31
+	if end := src.end | dst.end; fromHere^toHere != 0 && end >= firstEnd {
+		if p := &rs.quick[end<<1|fromHere]; !p.none {
+			peer := src.signature ^ (src.signature^dst.signature)&-fromHere
+			row := uint32(0) // as lane.find has it
+			if peer < uint32(len(p.index)) {
+				row = uint32(p.index[peer])
+			}
+			l := &p.lines[uint32(p.plane[group])*p.rows+row]
+			w, w1, w2, w3, w4 := l.words[0], l.words[1], l.words[2], l.words[3], l.words[4]
+			if x >= uint32(l.starts[0]) {
+				w = w1
+			}
+			if x >= uint32(l.starts[1]) {
+				w = w2
+			}
+			if x >= uint32(l.starts[2]) {
+				w = w3
+			}
+			if x >= uint32(l.starts[3]) {
+				w = w4
+			}
+			for w&deeper != 0 {
+				w = p.lines[w&^deeper].word(x)
+			}
+			if Action(w&(1<<actionBits-1)) <= Allow {
+				d.set(fromHere, w)
+				return
+			}
+		}
+	}
+	rs.decide(&query{t, src, dst, group, x}, d)
+}
+
+// set fills in the outcome of the only end that is here.
+func (d *Decision) set(dir, outcome uint32) {
+	verdict, reason, rule := Verdict(outcome&1), ByRule+Reason(outcome>>actionBits&1), RuleID(outcome>>outcomeRule)
+	d.Verdict, d.Reason, d.Side = verdict, reason, flow.Direction(dir)
+	egress, reached := uint8(-dir), Verdict(1^dir)|verdict // is the receiver asked?
+	d.Egress.Verdict = verdict | Verdict(1^dir)
+	d.Egress.Reason = reason&Reason(egress) | NotHosted&^Reason(egress)
+	d.Egress.Rule = rule & RuleID(-dir)
+	d.Ingress.Verdict = verdict
+	d.Ingress.Reason = (reason&^Reason(egress) | NotHosted&Reason(egress)) & Reason(-reached)
+	d.Ingress.Rule = rule &^ RuleID(-dir)
+}
+
+// decide fills in a zero Decision, whatever the ends are.
+func (rs *Ruleset) decide(q *query, d *Decision) {
 	switch {
 	case q.src.end|q.dst.end == endNotHosted:
 		d.Reason = NoLocalEndpoint
@@ -94,9 +174,9 @@ func (rs *Ruleset) decide(t *flow.Tuple, d *Decision) {
 		d.Reason, d.Ingress.Reason = AddressConflict, AddressConflict
 		return
 	}
-	rs.side(&q, flow.Egress, &d.Egress)
+	rs.side(q, flow.Egress, &d.Egress)
 	if d.Egress.Verdict == Accept {
-		rs.side(&q, flow.Ingress, &d.Ingress)
+		rs.side(q, flow.Ingress, &d.Ingress)
 		if d.Ingress.Reason != NotHosted {
 			d.Verdict, d.Reason = d.Ingress.Verdict, d.Ingress.Reason
 			return
@@ -109,8 +189,8 @@ func (rs *Ruleset) decide(t *flow.Tuple, d *Decision) {
 // DecideSide decides one end alone: the sender's egress or the receiver's
 // ingress. Decide is both, egress first.
 func (rs *Ruleset) DecideSide(t flow.Tuple, dir flow.Direction) (o Outcome) {
-	q := query{tuple: &t}
-	if !rs.resolve(&q) {
+	q, ok := rs.query(&t)
+	if !ok {
 		o.Reason = InvalidTuple
 		return o
 	}
@@ -122,25 +202,28 @@ func (rs *Ruleset) DecideSide(t flow.Tuple, dir flow.Direction) (o Outcome) {
 	return o
 }
 
-// resolve looks both addresses of q.tuple up. It is false for a tuple that is not Valid, or
+// resolve looks both addresses up. ok is false for a tuple that is not Valid, or
 // with an IPv4-mapped address: a packet can carry one on the wire, and such a
 // packet must not slip past the rules of either family.
-func (rs *Ruleset) resolve(q *query) bool {
-	t := q.tuple
+func (rs *Ruleset) resolve(t *flow.Tuple) (src, dst class, ok bool) {
 	switch {
 	case t.Src.Is4() && t.Dst.Is4():
-		src, dst := t.Src.As4(), t.Dst.As4()
-		q.src = rs.classes[rs.table.Lookup4(binary.BigEndian.Uint32(src[:]))]
-		q.dst = rs.classes[rs.table.Lookup4(binary.BigEndian.Uint32(dst[:]))]
-		q.group, q.x = point(t, flow.ICMP, 0)
+		src = rs.classes[rs.table.Lookup4(trie.Bits4(&t.Src))]
+		dst = rs.classes[rs.table.Lookup4(trie.Bits4(&t.Dst))]
 	case t.Src.Is6() && t.Dst.Is6() && !t.Src.Is4In6() && !t.Dst.Is4In6():
-		q.src = rs.classes[rs.table.Lookup(t.Src)]
-		q.dst = rs.classes[rs.table.Lookup(t.Dst)]
-		q.group, q.x = point(t, flow.ICMPv6, familyGroups)
+		src, dst = rs.classes[rs.table.Lookup(t.Src)], rs.classes[rs.table.Lookup(t.Dst)]
 	default:
-		return false
+		return src, dst, false
 	}
-	return true
+	return src, dst, true
+}
+
+// query is resolve and point in one, for a walk over segments.
+func (rs *Ruleset) query(t *flow.Tuple) (q query, ok bool) {
+	q.tuple = t
+	q.src, q.dst, ok = rs.resolve(t)
+	q.group, q.x = point(t)
+	return q, ok
 }
 
 // side runs the program of the end that dir names.
@@ -153,7 +236,7 @@ func (rs *Ruleset) side(q *query, dir flow.Direction, o *Outcome) {
 		o.Verdict, o.Reason = Accept, NotHosted
 		return
 	}
-	rs.run(&rs.ends[self][dir], dir, q, o)
+	rs.run(&rs.ends[self<<1|uint32(dir)], dir, q, o)
 }
 
 // run walks a program (spec section 5.2). undecided is true only where a host
@@ -165,19 +248,11 @@ func (rs *Ruleset) run(p *program, dir flow.Direction, q *query, o *Outcome) (un
 	}
 	seg := p.first
 	for i := 0; seg != nil; i++ {
-		answer, logged := seg.match(rs, q, peer)
+		outcome, logged := seg.match(rs, q, peer)
 		o.Logged = o.Logged || logged
 		o.BySource = o.BySource || seg.aside != nil && seg.aside.bySource
-		if answer == noAnswer {
-			if seg.end != 0 {
-				o.Rule, o.Reason = seg.end, EndOfTier
-				return false
-			}
-		} else if a := Action(answer & (1<<actionBits - 1)); a != Pass {
-			if a == Allow {
-				o.Verdict = Accept
-			}
-			o.Rule, o.Reason = seg.rules[answer>>actionBits], ByRule
+		if a := Action(outcome & (1<<actionBits - 1)); a <= Allow {
+			o.Verdict, o.Reason, o.Rule = Verdict(a), ByRule+Reason(outcome>>actionBits&1), RuleID(outcome>>outcomeRule)
 			return false
 		}
 		if i >= len(p.more) {
@@ -206,14 +281,13 @@ func (rs *Ruleset) LogRules(t flow.Tuple, dst []RuleID) []RuleID {
 	if !d.Egress.Logged && !d.Ingress.Logged {
 		return dst
 	}
-	q := query{tuple: &t}
-	rs.resolve(&q)
+	q, _ := rs.query(&t)
 	s := rs.subject(&q)
 	if d.Egress.Logged {
-		dst = rs.logRules(&rs.ends[q.src.end][flow.Egress], &s, dst)
+		dst = rs.logRules(&rs.ends[q.src.end<<1|uint32(flow.Egress)], &s, dst)
 	}
 	if d.Ingress.Logged {
-		dst = rs.logRules(&rs.ends[q.dst.end][flow.Ingress], &s, dst)
+		dst = rs.logRules(&rs.ends[q.dst.end<<1|uint32(flow.Ingress)], &s, dst)
 	}
 	return dst
 }

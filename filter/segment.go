@@ -8,34 +8,39 @@ import "github.com/postern-project/postern/filter/flow"
 // packet, and lane has the answer to that ready. Segments are immutable.
 type segment struct {
 	lane
-	rules []RuleID // by position
-	end   RuleID   // of the tier; 0 goes on with the next segment
-	aside *aside   // nil for most
+	// direct is set if the lane has all rules. Its words are outcomes then.
+	direct bool
+	rules  []RuleID // by position
+	end    RuleID   // of the tier; 0 goes on with the next segment
+	aside  *aside   // nil for most
 	// request is nil if rules ask of requests what they ask of packets.
 	request *requestTable
 }
 
 // lane has the answers of some rules of a segment: the first of them that
 // matches, for every signature and point.
+//
+// The signature gives a row, the group of the point a plane, and the two a line.
+// Groups that no row tells apart are of one plane.
 type lane struct {
-	least uint32 // no answer is less
-	// index has the rows of the signatures from low on, by index of rows. A byte
-	// each keeps a node's lanes within the processor's own cache, which pointers
-	// did not: 1.3 MB of them at 10,000 rules. It is nil for a lane of more rows
-	// than a byte counts, or whose signatures are far apart; such a one has pages.
-	low   uint32
+	rows  uint32        // of each plane
+	plane [groups]uint8 // by group
+	// index has the row of each signature there was when the lane was made. A byte
+	// each keeps a node's lanes within the processor's own cache. It is nil for a
+	// lane of more rows than a byte counts, or of few signatures with a row of their
+	// own among very many; such a one has pages.
 	index []uint8
-	rows  []*row
+	lines []line  // those of the rows of plane 0, 1 and so on, then those they lead to
 	pages []*page // by signature number / pageSize
-	rest  *row    // of all other signatures
+	least uint32  // no answer is less
 }
 
 // page has the rows of neighbouring signatures. Pages are immutable and interned.
-type page [pageSize]*row
+type page [pageSize]uint32
 
 const (
 	pageBits = 6
-	pageSize = 1 << pageBits // pointers of 8 bytes: 8 cache lines, of which a look-up reads one
+	pageSize = 1 << pageBits
 )
 
 // aside is what does not fit in the one lane of a segment.
@@ -55,14 +60,24 @@ type kept struct {
 	rule   *rule
 }
 
-func (l *lane) find(signature, group, x uint32) uint32 {
-	r := l.rest
-	if i := signature - l.low; i < uint32(len(l.index)) { // wraps around below low
-		r = l.rows[l.index[i]]
-	} else if i := signature >> pageBits; i < uint32(len(l.pages)) {
-		r = l.pages[i][signature&(pageSize-1)]
+// row gives the row of a signature; 0 is that of signatures without one.
+func (l *lane) row(signature uint32) uint32 {
+	if signature < uint32(len(l.index)) {
+		return uint32(l.index[signature])
 	}
-	return r.find(group, x)
+	if i := signature >> pageBits; i < uint32(len(l.pages)) {
+		return l.pages[i][signature&(pageSize-1)]
+	}
+	return 0
+}
+
+// find gives the answer for a signature and a point.
+func (l *lane) find(signature, group, x uint32) uint32 {
+	w := l.lines[uint32(l.plane[group])*l.rows+l.row(signature)].word(x)
+	for w&deeper != 0 {
+		w = l.lines[w&^deeper].word(x)
+	}
+	return w
 }
 
 // query is a flow, resolved as far as the walk over segments needs it.
@@ -72,14 +87,17 @@ type query struct {
 	group, x uint32
 }
 
-// match gives the answer of the first rule that matches and does not merely log,
-// or noAnswer.
-func (seg *segment) match(rs *Ruleset, q *query, peer uint32) (answer uint32, logged bool) {
-	answer = seg.find(peer, q.group, q.x)
-	if seg.aside == nil {
+// match gives the outcome of the first rule that matches and does not merely log,
+// of the tier's end if none does, or goOn.
+func (seg *segment) match(rs *Ruleset, q *query, peer uint32) (outcome uint32, logged bool) {
+	answer := seg.find(peer, q.group, q.x)
+	if seg.direct {
 		return answer, false
 	}
-	return seg.aside.match(rs, q, peer, answer)
+	if seg.aside != nil {
+		answer, logged = seg.aside.match(rs, q, peer, answer)
+	}
+	return seg.outcome(answer), logged
 }
 
 func (a *aside) match(rs *Ruleset, q *query, peer, answer uint32) (uint32, bool) {
@@ -111,4 +129,28 @@ func (a *aside) match(rs *Ruleset, q *query, peer, answer uint32) (uint32, bool)
 		logged = min(logged, a.logs[i].find(peer, q.group, q.x))
 	}
 	return answer, logged < answer
+}
+
+// An outcome is what a segment says of a flow:
+//
+//	31   30 ... 3   2             1 0
+//	0    RuleID     end of tier   action
+//
+// goOn is that of a segment that leaves the flow to the next; Pass does too.
+const (
+	goOn        = noAnswer
+	outcomeEnd  = 1 << actionBits
+	outcomeRule = actionBits + 1
+	maxRules    = 1 << (31 - outcomeRule)
+)
+
+// outcome turns an answer into an outcome.
+func (seg *segment) outcome(answer uint32) uint32 {
+	switch {
+	case answer != noAnswer:
+		return uint32(seg.rules[answer>>actionBits])<<outcomeRule | answer&(1<<actionBits-1)
+	case seg.end != 0:
+		return uint32(seg.end)<<outcomeRule | outcomeEnd | uint32(Deny)
+	}
+	return goOn
 }

@@ -53,8 +53,8 @@ func fromPeer(i, port int) flow.Tuple {
 	return flow.Tuple{Src: peerAddr(i), Dst: netip.MustParseAddr("10.0.0.1"), Proto: flow.TCP, Ported: true, SrcPort: 4711, DstPort: uint16(port)}
 }
 
-// TestBounds compiles what could blow up. The bounds are on counts: of rows, of
-// spans, of lanes, and of rules that are left to be matched one by one.
+// TestBounds compiles what could blow up. The bounds are on counts: of lines,
+// of lanes, and of rules that are left to be matched one by one.
 func TestBounds(t *testing.T) {
 	tcp := ptr(flow.TCP)
 	for _, tt := range []struct {
@@ -82,7 +82,7 @@ func TestBounds(t *testing.T) {
 				i *= 97
 				return fromPeer(i%2000, i/2000%60), map[bool]int{true: i % 120_000, false: -1}[i%120_000 < 100_000]
 			},
-			max: Footprint{Signatures: 2001, Segments: 1, Lanes: 1, Pages: 32, Rows: 2001, Spans: 51 * 2000},
+			max: Footprint{Signatures: 2001, Segments: 1, Lanes: 1, Pages: 32, Lines: 2*2001 + 14*2000},
 		},
 		{
 			name: "65,535 single ports in one rule list",
@@ -94,7 +94,7 @@ func TestBounds(t *testing.T) {
 				return wideSpec(1, rules...)
 			},
 			asks: func(i int) (flow.Tuple, int) { return fromPeer(0, i*61%65_536), i*61%65_536 - 1 },
-			max:  Footprint{Signatures: 1, Segments: 1, Lanes: 1, Rows: 1, Spans: 65_536},
+			max:  Footprint{Signatures: 1, Segments: 1, Lanes: 1, Lines: 65_536/4 + 8},
 		},
 		{
 			name: "single ports for everyone beside a rule for each of 1,000 peers",
@@ -118,7 +118,7 @@ func TestBounds(t *testing.T) {
 				}
 				return fromPeer(peer, port), min(own, wild)
 			},
-			max: Footprint{Signatures: 1001, Segments: 1, Lanes: 2, Pages: 16, Rows: 1002, Spans: 2001 + 1000*3},
+			max: Footprint{Signatures: 1001, Segments: 1, Lanes: 2, Pages: 16, Lines: 3*1002 + 2001/4 + 8},
 		},
 		{
 			name: "1,000 rules with a port each for all but one of 1,000 peers",
@@ -140,7 +140,7 @@ func TestBounds(t *testing.T) {
 				return fromPeer(peer, port), port / 2
 			},
 			// The product would be 2 million spans.
-			max: Footprint{Signatures: 1001, Segments: 1, Lanes: 16, Pages: 16 * 16, Rows: 16 * 1001, Spans: 16 * (4096 + 16*2001), OneByOne: 500},
+			max: Footprint{Signatures: 1001, Segments: 1, Lanes: 16, Pages: 16 * 16, Lines: 16 * (2*1001 + (4096+16*2001)/4), OneByOne: 500},
 		},
 		{
 			name: "256 rules for every subset of eight bits of 4,000 peers",
@@ -159,7 +159,7 @@ func TestBounds(t *testing.T) {
 				return fromPeer(peer, port), -1
 			},
 			// 4,000 peers, of which rules can tell 256 kinds.
-			max: Footprint{Signatures: 257, Segments: 1, Lanes: 8, Pages: 40, Rows: 1300, Spans: 8 * (4096 + 16*513)},
+			max: Footprint{Signatures: 257, Segments: 1, Lanes: 8, Pages: 40, Lines: 8 * (2*257 + (4096+16*513)/4)},
 		},
 		{
 			name: "a label that all of 50,000 peers share",
@@ -168,7 +168,7 @@ func TestBounds(t *testing.T) {
 				return wideSpec(50_000, Rule{Info: RuleInfo{Action: Allow}, Source: Side{Classes: all}, Destination: toPort(80)})
 			},
 			asks: func(i int) (flow.Tuple, int) { return fromPeer(i, 80+i%2), -(i % 2) },
-			max:  Footprint{Signatures: 2, Segments: 1, Lanes: 1, Pages: 1, Rows: 2, Spans: 3},
+			max:  Footprint{Signatures: 2, Segments: 1, Lanes: 1, Pages: 1, Lines: 2 * 2},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestBounds(t *testing.T) {
 			f := rs.Footprint()
 			for what, n := range map[string][2]int{
 				"signatures": {f.Signatures, tt.max.Signatures}, "segments": {f.Segments, tt.max.Segments}, "lanes": {f.Lanes, tt.max.Lanes}, "pages": {f.Pages, tt.max.Pages}, "bytes of indexes": {f.IndexBytes, 16 * (4096 + 16*tt.max.Signatures)},
-				"rows": {f.Rows, tt.max.Rows}, "spans": {f.Spans, tt.max.Spans}, "one by one": {f.OneByOne, tt.max.OneByOne},
+				"lines": {f.Lines, tt.max.Lines}, "one by one": {f.OneByOne, tt.max.OneByOne},
 			} {
 				if n[0] > n[1] {
 					t.Errorf("%s: %d, want at most %d", what, n[0], n[1])
@@ -227,7 +227,7 @@ func TestPrefixes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := rs.Footprint(); f.Rows > chains*depth+1 || f.Spans > chains*depth*(2*depth+1) || f.OneByOne > 0 {
+	if f := rs.Footprint(); f.Lines > (chains*depth+1)*(2+2*depth/4) || f.OneByOne > 0 {
 		t.Errorf("%+v", f)
 	}
 	for x := range chains {
@@ -280,9 +280,13 @@ func TestSegmentsAreTheirRules(t *testing.T) {
 }
 
 func compareSegments(rt *rapid.T, rs *Ruleset, in flow.Tuple) {
-	q := query{tuple: &in}
-	rs.resolve(&q)
+	q, _ := rs.query(&in)
 	s := rs.subject(&q)
+	var slow Decision // without the way that most decisions take
+	rs.decide(&q, &slow)
+	if quick := rs.Decide(in); quick != slow {
+		rt.Fatalf("%s: %+v, want %+v", in, quick, slow)
+	}
 	check := func(p *program, dir flow.Direction, what string) {
 		peer := q.src.signature
 		if dir == flow.Egress {
@@ -291,12 +295,12 @@ func compareSegments(rt *rapid.T, rs *Ruleset, in flow.Tuple) {
 		for seg := range p.segments {
 			logged := false
 			want := rs.firstMatch(seg, &s, func(RuleID) { logged = true })
-			answer, gotLogged := seg.match(rs, &q, peer)
-			got := seg.end
-			if answer != noAnswer {
-				got = seg.rules[answer>>actionBits]
-				if a := Action(answer & 3); a != rs.rules[got].action {
-					rt.Fatalf("%s, %s: action %s of rule %d", what, in, a, got)
+			outcome, gotLogged := seg.match(rs, &q, peer)
+			got := RuleID(0)
+			if outcome != goOn {
+				got = RuleID(outcome >> outcomeRule)
+				if a, end := Action(outcome&3), outcome&outcomeEnd != 0; a != rs.rules[got].action || end != (got == seg.end) {
+					rt.Fatalf("%s, %s: action %s of rule %d, end %v", what, in, a, got, end)
 				}
 			}
 			if got != want || gotLogged != logged {
@@ -310,7 +314,7 @@ func compareSegments(rt *rapid.T, rs *Ruleset, in flow.Tuple) {
 			self = q.src.end
 		}
 		if self >= firstEnd {
-			check(&rs.ends[self][dir], dir, "pod")
+			check(&rs.ends[self<<1|uint32(dir)], dir, "pod")
 		}
 		for chain, byDir := range rs.hosts["h"] {
 			check(byDir[dir], dir, HostChain(chain).String())
@@ -446,9 +450,17 @@ func TestPaint(t *testing.T) {
 		if fmt.Sprint(few.spans) != fmt.Sprint(many.spans) {
 			rt.Fatalf("few gives %v, many %v", few.spans, many.spans)
 		}
-		r := &row{spans: few.spans, head: [groups]uint64{uint64(len(few.spans)) << 32}}
-		if len(few.spans) == 1 {
-			r.head[0] = uint64(few.spans[0].answer)
+		lines, root := appendTree(nil, few.spans)
+		if 1+len(lines) != linesOf(len(few.spans)) {
+			rt.Fatalf("%d spans: %d lines, and counted as %d", len(few.spans), 1+len(lines), linesOf(len(few.spans)))
+		}
+		l := &lane{rows: 1, lines: append([]line{root}, lines...)}
+		for i := range l.lines {
+			for k, w := range l.lines[i].words {
+				if w&deeper != 0 {
+					l.lines[i].words[k]++ // after the root
+				}
+			}
 		}
 		for range 20 {
 			x := point.Draw(rt, "x")
@@ -459,7 +471,7 @@ func TestPaint(t *testing.T) {
 					break
 				}
 			}
-			if got := r.find(0, uint32(x)); got != want {
+			if got := l.find(0, 0, uint32(x)); got != want {
 				rt.Fatalf("%d: %d, want %d", x, got, want)
 			}
 		}

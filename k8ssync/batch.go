@@ -34,8 +34,8 @@ func (b *Batch) Delete(k policy.Key) { b.changed = b.store.delete(k) || b.change
 // InForce gives an object with the value that stands for it: its own, or that of
 // its last valid version.
 func (b *Batch) InForce(k policy.Key) (Object, bool) {
-	e, ok := b.store.objects.Get(indexKey(k))
-	if !ok {
+	e := b.store.get(indexKey(k))
+	if e == nil {
 		return Object{}, false
 	}
 	o := e.object
@@ -50,9 +50,9 @@ func (b *Batch) Keys(kind policy.Kind, namespace string) []policy.Key {
 		prefix += namespace + "\x00"
 	}
 	var keys []policy.Key
-	for _, e := range b.store.objects.WalkPrefix(prefix) {
-		if e.object.Key.Kind == kind {
-			keys = append(keys, e.object.Key)
+	for key := range b.store.objects.WalkPrefix(prefix) {
+		if k := keyOfIndex(key); k.Kind == kind {
+			keys = append(keys, k)
 		}
 	}
 	return keys
@@ -61,8 +61,8 @@ func (b *Batch) Keys(kind policy.Kind, namespace string) []policy.Key {
 // Any tells whether an object of the kind is in the namespace and contributes
 // something.
 func (b *Batch) Any(kind policy.Kind, namespace string) bool {
-	for _, e := range b.store.objects.WalkPrefix(indexPrefix(kind) + namespace + "\x00") {
-		if e.object.Key.Kind == kind && e.value != nil {
+	for key, held := range b.store.objects.WalkPrefix(indexPrefix(kind) + namespace + "\x00") {
+		if keyOfIndex(key).Kind == kind && entryOf(key, held).value != nil {
 			return true
 		}
 	}

@@ -79,15 +79,19 @@ func (s *Store) build() {
 	changes := make([]change, 0, len(s.pending))
 	for _, key := range slices.Sorted(maps.Keys(s.pending)) {
 		was := s.pending[key]
-		e, known := s.objects.Get(key)
+		e := s.get(key)
 		var now any
-		if known {
+		if e != nil {
 			now = inForce(key, e.value)
 		}
 		switch {
 		case now == was:
 		case now != nil && reflect.DeepEqual(now, was): // there and back
+			if e.object.Value == e.value {
+				e.object.Value = was
+			}
 			e.value = was
+			s.put(key, e)
 		default:
 			changes = append(changes, change{key, policy.Change{Old: was, New: now}})
 		}
@@ -166,7 +170,11 @@ func (s *Store) fill(next *policy.Snapshot, c class, changes []change) {
 	case serviceAccounts:
 		merge(&next.ServiceAccounts, keys, changes)
 	case endpoints:
-		merge(&next.Endpoints, keys, changes)
+		if s.large {
+			next.Pieces = mergePieces(next.Pieces, keys, changes)
+		} else {
+			merge(&next.Endpoints, keys, changes)
+		}
 	case hostEndpoints:
 		merge(&next.HostEndpoints, keys, changes)
 	case networkSets:
@@ -179,13 +187,20 @@ func (s *Store) fill(next *policy.Snapshot, c class, changes []change) {
 // merge puts changes, in the order of their keys, into a copy of a list whose
 // elements have the keys given.
 func merge[T any](list *[]*T, keys *[]string, changes []change) {
+	if mergeList(list, *keys, changes) {
+		mergeKeys[T](keys, changes)
+	}
+}
+
+// mergeList is merge without the keys, and tells whether they change.
+func mergeList[T any](list *[]*T, keys []string, changes []change) (moved bool) {
 	var out []*T
 	if n := len(*list) + len(changes); n > 0 {
 		out = make([]*T, 0, n)
 	}
-	at, moved := 0, false
+	at := 0
 	for _, ch := range changes {
-		n, found := slices.BinarySearch((*keys)[at:], ch.key)
+		n, found := slices.BinarySearch(keys[at:], ch.key)
 		out = append(out, (*list)[at:at+n]...)
 		if at += n; found {
 			at++
@@ -200,9 +215,7 @@ func merge[T any](list *[]*T, keys *[]string, changes []change) {
 	if *list = slices.Clip(out); len(out) == 0 {
 		*list = nil
 	}
-	if moved {
-		mergeKeys[T](keys, changes)
-	}
+	return moved
 }
 
 // mergeKeys follows merge in the keys. These are nobody else's, so that a few

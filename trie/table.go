@@ -33,20 +33,21 @@ type Table struct {
 	hosts4 hosts
 	hosts6 hosts
 	length atomic.Int64
+
+	viewed bool  // a View was taken since the last freeze
+	last   *undo // nil before the first View
+	undone int   // entries since the last freeze
 }
 
 // Lookup gives the value of the longest prefix that contains a, or 0. An
 // invalid address, one with a zone and an IPv4-mapped IPv6 address match
 // nothing, not even a default route.
 func (t *Table) Lookup(a netip.Addr) uint32 {
-	// AsSlice does not allocate, being inlined, and As16 waits for its own copy.
-	switch b := a.AsSlice(); len(b) {
-	case 4:
-		return t.Lookup4(binary.BigEndian.Uint32(b))
-	case 16:
-		if a.Zone() == "" {
-			return t.Lookup6(binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]))
-		}
+	switch {
+	case a.Is4():
+		return t.Lookup4(Bits4(&a))
+	case a.Is6() && a.Zone() == "":
+		return t.Lookup6(Bits6(&a))
 	}
 	return 0
 }
@@ -122,19 +123,16 @@ func (t *Table) Insert(p netip.Prefix, v uint32) error {
 		return fmt.Errorf("insert %s: %w", p, err)
 	}
 	fresh := false
-	hi, lo := bitsOf(p.Addr())
-	switch {
-	case p.Addr().Is4() && p.IsSingleIP():
-		fresh = t.insert4(uint32(hi>>32), v)
-	case p.Addr().Is4():
-		fresh = t.v4.insert(hi, lo, p.Bits(), v)
-	case p.IsSingleIP():
-		t.hosts6.six = true
-		if fresh = t.hosts6.put(key{hi, lo}, v); fresh {
-			t.v6.countHost(uint16(hi >> 48))
+	if p.IsSingleIP() {
+		fresh = t.insertHost(p.Addr(), v)
+	} else {
+		t.freeze()
+		hi, lo := bitsOf(p.Addr())
+		if p.Addr().Is4() {
+			fresh = t.v4.insert(hi, lo, p.Bits(), v)
+		} else {
+			fresh = t.v6.insert(hi, lo, p.Bits(), v)
 		}
-	default:
-		fresh = t.v6.insert(hi, lo, p.Bits(), v)
 	}
 	if fresh {
 		t.length.Add(1)
@@ -148,6 +146,7 @@ func (t *Table) Delete(p netip.Prefix) bool {
 	if check(p) != nil {
 		return false
 	}
+	t.freeze()
 	found := false
 	hi, lo := bitsOf(p.Addr())
 	switch {

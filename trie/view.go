@@ -1,9 +1,6 @@
 package trie
 
-import (
-	"encoding/binary"
-	"net/netip"
-)
+import "net/netip"
 
 // View is a Table as it was at one moment. It never changes, any number of
 // goroutines may use it, and it costs nothing to copy. The zero View is empty.
@@ -12,29 +9,30 @@ type View struct {
 	crowds *crowdTable
 	hosts4 *hostTable
 	hosts6 *hostTable
+	undo   *undo // never nil where there is an image
 }
 
 // View gives the table as it is now. It belongs to the goroutine that writes and
-// copies nothing: the next changes do, as far as they reach. The first change of
-// a single address after it copies the list of chunks (8 bytes for each 4 KiB of
-// the family's hash), the first in each chunk 4 KiB, and the first change of a
+// copies nothing. Changes after it copy as far as they reach, except that a single
+// address which has a value gets another one in place (see undo). The first other change
+// after a View copies the list of chunks (8 bytes for each 4 KiB of the family's hash),
+// the first change after that in each chunk 4 KiB, and the first change of a
 // shorter prefix, or of which 16-bit blocks have single addresses, 256 KiB.
 func (t *Table) View() View {
-	v := View{v4: t.v4.work, v6: t.v6.work, crowds: t.crowds.table.Load(), hosts4: t.hosts4.table.Load(), hosts6: t.hosts6.table.Load()}
-	t.v4.frozen, t.v6.frozen = v.v4 != nil, v.v6 != nil
-	t.crowds.frozen, t.hosts4.frozen, t.hosts6.frozen = v.crowds != nil, true, true
-	return v
+	if t.last == nil {
+		t.last = new(undo)
+	}
+	t.viewed = true
+	return View{t.v4.work, t.v6.work, t.crowds.table.Load(), t.hosts4.table.Load(), t.hosts6.table.Load(), t.last}
 }
 
 // Lookup is Table.Lookup.
 func (v *View) Lookup(a netip.Addr) uint32 {
-	switch b := a.AsSlice(); len(b) {
-	case 4:
-		return v.Lookup4(binary.BigEndian.Uint32(b))
-	case 16:
-		if a.Zone() == "" {
-			return v.Lookup6(binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]))
-		}
+	switch {
+	case a.Is4():
+		return v.Lookup4(Bits4(&a))
+	case a.Is6() && a.Zone() == "":
+		return v.Lookup6(Bits6(&a))
 	}
 	return 0
 }
@@ -54,6 +52,9 @@ func (v *View) Lookup4(addr uint32) uint32 {
 			h = v.hosts4.get4(addr)
 		}
 		if h != 0 {
+			if u := v.undo.next.Load(); u != nil {
+				h = u.before(key{0, uint64(addr)}, false, h)
+			}
 			return h
 		}
 	}
@@ -71,6 +72,9 @@ func (v *View) Lookup6(hi, lo uint64) uint32 {
 	w := v.v6.root[hi>>48]
 	if w&hostsHere != 0 && v.hosts6 != nil {
 		if h := v.hosts6.get6(hi, lo); h != 0 {
+			if u := v.undo.next.Load(); u != nil {
+				h = u.before(key{hi, lo}, true, h)
+			}
 			return h
 		}
 	}

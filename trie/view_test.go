@@ -29,18 +29,7 @@ func TestViewsStay(t *testing.T) {
 		slow  slowTable
 		views sync.WaitGroup
 	)
-	for i := range 3000 {
-		p := all[rng.IntN(len(all))]
-		// In waves, so that tables grow, shrink and become empty.
-		if rng.IntN(1000) < 500+450*(1-i/500%2*2) {
-			mustInsert(t, &table, p, uint32(i+1))
-			slow.insert(p, uint32(i+1))
-		} else if table.Delete(p) != slow.remove(p) {
-			t.Fatalf("delete %s: table and oracle differ", p)
-		}
-		if i%40 != 0 {
-			continue
-		}
+	watch := func(i int) {
 		view, then := table.View(), slices.Clone(slow)
 		views.Go(func() {
 			rng := rand.New(rand.NewPCG(7, uint64(i)))
@@ -55,6 +44,30 @@ func TestViewsStay(t *testing.T) {
 				}
 			}
 		})
+	}
+	for i := range 3000 {
+		p := all[rng.IntN(len(all))]
+		// In waves, so that tables grow, shrink and become empty.
+		if rng.IntN(1000) < 500+450*(1-i/500%2*2) {
+			mustInsert(t, &table, p, uint32(i+1))
+			slow.insert(p, uint32(i+1))
+		} else if table.Delete(p) != slow.remove(p) {
+			t.Fatalf("delete %s: table and oracle differ", p)
+		}
+		if i%7 == 0 { // in place, of single addresses
+			for n := range slow {
+				if e := &slow[n]; e.Prefix.IsSingleIP() && rng.IntN(20) == 0 {
+					e.Value = uint32(rng.IntN(1000) + 1)
+					mustInsert(t, &table, e.Prefix, e.Value)
+					if rng.IntN(50) == 0 {
+						watch(i)
+					}
+				}
+			}
+		}
+		if i%40 == 0 {
+			watch(i)
+		}
 	}
 	views.Wait()
 }
@@ -80,7 +93,7 @@ func BenchmarkViewThenChange(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := uint32(0); b.Loop(); i++ {
-		mustInsert(b, &table, netip.PrefixFrom(addr4(10<<24|i*7919%100_000), 32), i%1000+1)
+		mustInsert(b, &table, netip.PrefixFrom(addr4(10<<24|i*7919%100_000), 32), i%997+1)
 		table.View()
 	}
 }

@@ -28,8 +28,8 @@ func onePod(r *report.Report) error {
 		if err != nil {
 			return fmt.Errorf("%d rules: %w", size.rules, err)
 		}
-		times := measure.Turns(decideRounds, []measure.Contestant{c.decide(), walk(c, c.linear, size.walks), walk(c, c.full, size.walks), c.lookUp()})
-		engine, linear, full, lookups := times[0], times[1], times[2], times[3]
+		times := measure.Turns(decideRounds, []measure.Contestant{c.decide(), walk(c, c.linear, size.walks), walk(c, c.full, size.walks), c.lookUp(), c.walkPeersFirst(size.walks)})
+		engine, linear, full, lookups, peers := times[0], times[1], times[2], times[3], times[4]
 		limit := report.None
 		if size.prototype > 0 {
 			limit = report.AtMost(1.2 * size.prototype)
@@ -38,10 +38,12 @@ func onePod(r *report.Report) error {
 		r.Add(prefix+"/engine-ns", engine, report.None)
 		r.Add(prefix+"/linear-ns", linear, report.None)
 		r.Add(prefix+"/linear-full-sets-ns", full, report.None)
+		r.Add(prefix+"/linear-peers-first-ns", peers, report.None)
 		r.Add(prefix+"/lookups-ns", lookups, report.None)
 		r.Add(prefix+"/x-linear", engine/linear, report.None)
 		r.Add(prefix+"/rules-only-x-linear", (engine-lookups)/(linear-lookups), report.None)
 		r.Add(prefix+"/rules-only-x-linear-full-sets", (engine-lookups)/(full-lookups), limit)
+		r.Add(prefix+"/rules-only-x-linear-peers-first", (engine-lookups)/(peers-lookups), report.None)
 	}
 	return nil
 }

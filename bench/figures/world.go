@@ -52,6 +52,9 @@ func newContest(w *gen.World, stream []gen.Flow) (*contest, error) {
 		if err := rival.Differ(rs, d, c.full.Decide(&t), names); err != nil {
 			return nil, fmt.Errorf("%s: the linear walk with full sets %w", t, err)
 		}
+		if err := rival.Differ(rs, d, c.full.DecidePeersFirst(&t), names); err != nil {
+			return nil, fmt.Errorf("%s: the linear walk by peers %w", t, err)
+		}
 		if err := rival.Differ(rs, d, c.naive.Decide(t), names); err != nil {
 			return nil, fmt.Errorf("%s: the naive evaluator %w", t, err)
 		}
@@ -73,11 +76,11 @@ func compileWorld(s *policy.Snapshot) (*filter.Ruleset, error) {
 
 func (c *contest) decide() measure.Contestant {
 	return measure.Contestant{Ops: len(c.stream), Run: func(int) {
-		t, zero := gen.NewTuple(), uint32(0)
+		t, d, zero := gen.NewTuple(), filter.Decision{}, uint32(0)
 		for i := range c.stream {
 			f := &c.stream[i]
 			t.Src, t.Dst, t.Proto, t.DstPort = gen.Addr4(f.Src^zero), gen.Addr4(f.Dst^zero), f.Proto, f.Port
-			d := c.engine.Decide(t)
+			c.engine.DecideInto(&t, &d)
 			zero = uint32(d.Egress.Rule|d.Ingress.Rule) >> 31
 		}
 		runtime.KeepAlive(zero)
@@ -92,6 +95,20 @@ func walk(c *contest, linear *rival.Linear, ops int) measure.Contestant {
 			f := &c.stream[(round*ops+i)%len(c.stream)]
 			t.Src, t.Dst, t.Proto, t.DstPort = gen.Addr4(f.Src^zero), gen.Addr4(f.Dst^zero), f.Proto, f.Port
 			v := linear.Decide(&t)
+			zero = (v.Egress | v.Ingress) >> 31
+		}
+		runtime.KeepAlive(zero)
+	}}
+}
+
+// walkPeersFirst is walk over full sets, peers before ports.
+func (c *contest) walkPeersFirst(ops int) measure.Contestant {
+	return measure.Contestant{Ops: ops, Run: func(round int) {
+		t, zero := gen.NewTuple(), uint32(0)
+		for i := range ops {
+			f := &c.stream[(round*ops+i)%len(c.stream)]
+			t.Src, t.Dst, t.Proto, t.DstPort = gen.Addr4(f.Src^zero), gen.Addr4(f.Dst^zero), f.Proto, f.Port
+			v := c.full.DecidePeersFirst(&t)
 			zero = (v.Egress | v.Ingress) >> 31
 		}
 		runtime.KeepAlive(zero)

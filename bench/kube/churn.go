@@ -44,13 +44,13 @@ func (c *cluster) churn(ctx context.Context, rate int) (written int, err error) 
 			var err error
 			switch event % 10 {
 			default:
-				err = c.labelPod(context.WithoutCancel(ctx), namespace(i), fmt.Sprintf("pod-%d", i/namespaces), "version", value)
+				err = c.labelPod(context.WithoutCancel(ctx), namespace(i), podName(i), "version", value)
 			case 0, 3, 6:
 				i %= c.accounts
 				err = c.labelAccount(context.WithoutCancel(ctx), namespace(i), account(i), "tier", fmt.Sprintf("tier-%d", event%7))
 			case 1, 5:
 				i %= c.policies
-				err = c.patchPolicy(context.WithoutCancel(ctx), namespace(i), fmt.Sprintf("policy-%d", i/namespaces), fmt.Sprintf(`{"spec":{"order":%d}}`, event%100))
+				err = c.patchPolicy(context.WithoutCancel(ctx), namespace(i), policyName(i), fmt.Sprintf(`{"spec":{"order":%d}}`, event%100))
 			}
 			if err != nil {
 				first.CompareAndSwap(nil, &err)

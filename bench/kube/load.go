@@ -25,6 +25,11 @@ type size struct {
 	pods, accounts, policies, nodes int
 }
 
+// String names the size and what is loaded: of another version it is another cluster.
+func (s size) String() string {
+	return fmt.Sprintf("cluster-v1-%d-%d-%d-%d", s.pods, s.accounts, s.policies, s.nodes)
+}
+
 const (
 	namespaces = 100
 	localNode  = "node-0"
@@ -94,32 +99,6 @@ func parallel(n int, f func(i int) error) error {
 	return nil
 }
 
-// load creates everything.
-func (c *cluster) load(ctx context.Context, progress func(string)) error {
-	progress("namespaces and service accounts")
-	if err := parallel(namespaces, func(i int) error {
-		_, err := c.typed.CoreV1().Namespaces().Create(ctx, &core.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace(i), Labels: map[string]string{"team": fmt.Sprintf("t%d", i%10)}}}, metav1.CreateOptions{})
-		return err
-	}); err != nil {
-		return err
-	}
-	if err := parallel(c.accounts, func(i int) error {
-		_, err := c.typed.CoreV1().ServiceAccounts(namespace(i)).Create(ctx, &core.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account(i), Labels: accountLabels(i)}}, metav1.CreateOptions{})
-		return err
-	}); err != nil {
-		return err
-	}
-	progress("policies")
-	if err := parallel(c.policies, func(i int) error {
-		_, err := c.dynamic.Resource(policyResource).Namespace(namespace(i)).Create(ctx, policyObject(i), metav1.CreateOptions{})
-		return err
-	}); err != nil {
-		return err
-	}
-	progress("pods")
-	return parallel(c.pods, func(i int) error { return c.createPod(ctx, i) })
-}
-
 func accountLabels(i int) map[string]string {
 	return map[string]string{"tier": fmt.Sprintf("tier-%d", i%7), "owner": fmt.Sprintf("owner-%d", i%50)}
 }
@@ -136,7 +115,7 @@ func policyObject(i int) *unstructured.Unstructured {
 	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
-		"metadata": map[string]any{"name": fmt.Sprintf("policy-%d", i/namespaces), "namespace": namespace(i)},
+		"metadata": map[string]any{"name": policyName(i), "namespace": namespace(i)},
 		"spec": map[string]any{
 			"order": float64(i % 100), "selector": fmt.Sprintf("app == 'app-%d'", i/namespaces%100),
 			"ingress": []any{map[string]any{"action": "Allow", "protocol": "TCP", "source": peer, "destination": map[string]any{"ports": []any{int64(80), int64(443)}}}},
@@ -144,13 +123,60 @@ func policyObject(i int) *unstructured.Unstructured {
 	}}
 }
 
-func podLabels(i int) map[string]string {
-	return map[string]string{"app": fmt.Sprintf("app-%d", i/namespaces%100), "version": fmt.Sprintf("v%d", i%3), "pod-template-hash": fmt.Sprintf("%08x", i*2654435761)}
+// podLabels are equal for the pods of one account: they are one deployment's.
+func (c *cluster) podLabels(i int) map[string]string {
+	i %= c.accounts
+	return map[string]string{"app": fmt.Sprintf("app-%d", i/namespaces%100), "version": fmt.Sprintf("v%d", i%3), "pod-template-hash": fmt.Sprintf("%08x", uint32(i)*2654435761)}
+}
+
+// warm waits until the API server has read what it stores into its caches.
+func (c *cluster) warm(ctx context.Context) error {
+	nothing := metav1.ListOptions{ResourceVersion: "0", FieldSelector: "metadata.name=nothing"}
+	if _, err := c.typed.CoreV1().Pods("").List(ctx, nothing); err != nil {
+		return err
+	}
+	if _, err := c.typed.CoreV1().ServiceAccounts("").List(ctx, nothing); err != nil {
+		return err
+	}
+	_, err := c.dynamic.Resource(policyResource).List(ctx, nothing)
+	return err
+}
+
+// complete holds what the API server serves against what was loaded.
+func (c *cluster) complete(ctx context.Context) error {
+	one := metav1.ListOptions{Limit: 1}
+	pods, err := c.typed.CoreV1().Pods("").List(ctx, one)
+	if err != nil {
+		return err
+	}
+	policies, err := c.dynamic.Resource(policyResource).List(ctx, one)
+	if err != nil {
+		return err
+	}
+	for what, n := range map[string][2]int{"pods": {served(pods.RemainingItemCount), c.pods}, "policies": {served(policies.GetRemainingItemCount()), c.policies}} {
+		if n[0] != n[1] {
+			return fmt.Errorf("the API server has %d %s, and %d were loaded", n[0], what, n[1])
+		}
+	}
+	say("the API server serves %d pods and %d policies", c.pods, c.policies)
+	return nil
+}
+
+// served is the number of objects of which a list has the first.
+func served(remaining *int64) int {
+	if remaining == nil {
+		return 1
+	}
+	return int(*remaining) + 1
 }
 
 func (c *cluster) createPod(ctx context.Context, i int) error {
-	return c.writePod(ctx, namespace(i), fmt.Sprintf("pod-%d", i/namespaces), c.node(i), account(i%c.accounts), podLabels(i), address(i), address6(i))
+	return c.writePod(ctx, namespace(i), podName(i), c.node(i), account(i%c.accounts), c.podLabels(i), address(i), address6(i))
 }
+
+func podName(i int) string { return fmt.Sprintf("pod-%d", i/namespaces) }
+
+func policyName(i int) string { return fmt.Sprintf("policy-%d", i/namespaces) }
 
 // writePod creates a pod and says that it runs.
 func (c *cluster) writePod(ctx context.Context, namespace, name, node, account string, labels map[string]string, addrs ...netip.Addr) error {
@@ -167,12 +193,17 @@ func (c *cluster) writePod(ctx context.Context, namespace, name, node, account s
 		return err
 	}
 	p.Status.Phase = core.PodRunning
-	for _, a := range addrs {
-		p.Status.PodIPs = append(p.Status.PodIPs, core.PodIP{IP: a.String()})
-	}
+	p.Status.PodIPs = podIPs(addrs...)
 	p.Status.PodIP = addrs[0].String()
 	_, err = pods.UpdateStatus(ctx, p, metav1.UpdateOptions{})
 	return err
+}
+
+func podIPs(addrs ...netip.Addr) (ips []core.PodIP) {
+	for _, a := range addrs {
+		ips = append(ips, core.PodIP{IP: a.String()})
+	}
+	return ips
 }
 
 // label patches one label.

@@ -28,25 +28,30 @@ func main() {
 	flag.IntVar(&s.nodes, "nodes", 1000, "nodes that the pods are spread over")
 	rounds := flag.Int("rounds", 100, "changes of each kind whose latency is measured")
 	rate := flag.Int("rate", 100, "events a second")
+	data := flag.String("data", "", "directory for what the loaded API server stores: one of the same size is used instead of loading again")
+	loadOnly := flag.Bool("load", false, "load into -data, and measure nothing")
 	write := flag.String("write", "", "the file whose table is to be replaced")
 	flag.Parse()
+	if *loadOnly && *data == "" {
+		fmt.Fprintln(os.Stderr, "kube: -load needs -data")
+		os.Exit(2)
+	}
 	r := report.New()
-	err, met := run(r, s, *rounds, *rate), false
-	if err == nil {
+	err, met := run(r, s, *data, *loadOnly, *rounds, *rate), *loadOnly
+	if err == nil && !*loadOnly {
 		met, err = r.Finish(*write)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kube:", err)
 	}
-	if !met {
+	if err != nil || !met {
 		os.Exit(1)
 	}
 }
 
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "kube: "+format+"\n", args...) }
 
-func run(r *report.Report, s size, rounds, rate int) (err error) {
-	ctx := context.Background()
+func run(r *report.Report, s size, data string, loadOnly bool, rounds, rate int) error {
 	dir, err := os.MkdirTemp("", "postern-bench-kube")
 	if err != nil {
 		return err
@@ -56,14 +61,31 @@ func run(r *report.Report, s size, rounds, rate int) (err error) {
 	if err != nil {
 		return err
 	}
-	program := filepath.Join(dir, "postern")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, "./cmd/postern")
-	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+	if data == "" {
+		data = dir
 	}
-	server, err := apiserver.Start("--max-requests-inflight", "2000", "--max-mutating-requests-inflight", "1000")
+	data = filepath.Join(data, s.String())
+	if _, err := os.Stat(data); errors.Is(err, os.ErrNotExist) {
+		if err := fill(s, root, data); err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+	}
+	if loadOnly {
+		return nil
+	}
+	return measure(r, s, root, dir, data, rounds, rate)
+}
+
+// busy lets loader and events ask as much as the machine can answer.
+var busy = []string{"--max-requests-inflight", "2000", "--max-mutating-requests-inflight", "1000"}
+
+// fill loads an API server and saves what it stores.
+func fill(s size, root, data string) (err error) {
+	ctx := context.Background()
+	if err := os.MkdirAll(filepath.Dir(data), 0o755); err != nil {
+		return err
+	}
+	server, err := apiserver.StartWith(apiserver.Options{Args: busy, NewEtcd: true})
 	if err != nil {
 		return err
 	}
@@ -76,11 +98,37 @@ func run(r *report.Report, s size, rounds, rate int) (err error) {
 		return err
 	}
 	began := time.Now()
-	if err := c.load(ctx, func(what string) { say("%.0f s: loading %s", time.Since(began).Seconds(), what) }); err != nil {
-		return fmt.Errorf("load: %w", err)
+	if err := c.load(ctx, server); err != nil {
+		return err
 	}
-	r.Add("load/objects-per-s", float64(2*s.pods+s.accounts+s.policies)/time.Since(began).Seconds(), report.None)
 	say("loaded in %.0f s", time.Since(began).Seconds())
+	return server.Save(data)
+}
+
+func measure(r *report.Report, s size, root, dir, data string, rounds, rate int) (err error) {
+	ctx := context.Background()
+	program := filepath.Join(dir, "postern")
+	build := exec.Command("go", "build", "-trimpath", "-o", program, "./cmd/postern")
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	server, err := apiserver.StartWith(apiserver.Options{Args: busy, NewEtcd: true, Data: data})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	c, err := newCluster(server.Admin(), s)
+	if err != nil {
+		return err
+	}
+	if err := c.warm(ctx); err != nil {
+		return err
+	}
+	if err := c.complete(ctx); err != nil {
+		return err
+	}
 
 	// Two pods of this node that exist for real.
 	l, err := lab.New()

@@ -73,6 +73,48 @@ func (l *Linear) Decide(t *flow.Tuple) (v Verdict) {
 	return v
 }
 
+// DecidePeersFirst is Decide, except that it holds the peer against the set of each
+// rule before it looks at protocol and port.
+func (l *Linear) DecidePeersFirst(t *flow.Tuple) (v Verdict) {
+	if !t.Valid() || t.Src.Is4In6() || t.Dst.Is4In6() {
+		return v
+	}
+	src, dst := l.table.Lookup(t.Src), l.table.Lookup(t.Dst)
+	from, to := l.programs[src][flow.Egress], l.programs[dst][flow.Ingress]
+	if from == nil && to == nil {
+		return v
+	}
+	v.Accept = true
+	if from != nil {
+		v.Accept, v.Egress = from.runPeersFirst(dst, t.Proto, t.DstPort)
+	}
+	if v.Accept && to != nil {
+		v.Accept, v.Ingress = to.runPeersFirst(src, t.Proto, t.DstPort)
+	}
+	return v
+}
+
+func (p *program) runPeersFirst(peer uint32, proto flow.Proto, port uint16) (accept bool, number uint32) {
+tiers:
+	for i := range p.segments {
+		seg := &p.segments[i]
+		for k := range seg.rules {
+			r := &seg.rules[k]
+			if !r.set.contains(peer) || proto != r.proto && !r.anyProto || port-r.min > r.span {
+				continue
+			}
+			if r.action == policy.Pass {
+				continue tiers
+			}
+			return r.action == policy.Allow, r.number
+		}
+		if seg.end == policy.Deny {
+			return false, 0
+		}
+	}
+	return true, 0
+}
+
 // Lookups does the part of Decide that finds the classes, and adds them up.
 func (l *Linear) Lookups(t *flow.Tuple) uint32 {
 	return l.table.Lookup(t.Src) + l.table.Lookup(t.Dst)

@@ -134,6 +134,7 @@ func readResult(path string) (*speed.Result, error) {
 
 // finish prints and saves a result.
 func (f *benchFlags) finish(r, earlier *speed.Result, stdout io.Writer) error {
+	r.Done()
 	fmt.Fprintf(stdout, "%s\n\n", oneLine(r.Machine.String()))
 	lowest, err := r.Table(stdout, earlier)
 	if err != nil {

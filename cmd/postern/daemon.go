@@ -21,6 +21,8 @@ import (
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/flowlog"
 	"github.com/postern-project/postern/filter/hostlink"
+	"github.com/postern-project/postern/filter/live"
+	"github.com/postern-project/postern/filter/metrics"
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/observe"
@@ -70,10 +72,21 @@ type daemon struct {
 	// socket is nil if nobody may ask; inForce is what they are told.
 	socket  *net.UnixListener
 	authz   *authzServer // nil if no proxy may ask
+	metrics *metrics.Metrics
+	web     []webListener
+	// level is the log's, and reloads has what became of the settings.
+	level   level
+	reloads reloads
 	inForce atomic.Pointer[control.State]
-	// marks are those of the rules, and kernelState is what they enforce.
+	// marks are those of the rules, and kernelState is what they enforce, for the loop that
+	// applies policy. view is for who looks at flows that live: see liveflows.go.
 	marks       nft.Marks
-	kernelState atomic.Pointer[nft.State]
+	kernelState nft.State
+	view        atomic.Pointer[live.View]
+	ends        *live.Ends         // nil if they are not logged
+	ended       *conntrack.Watcher // of ends
+	hits        *live.Hits         // nil if the caches are not read
+	cached      *nft.Cached        // of hits
 	// supervisor is systemd, or a keeper; stored is what it kept of the process
 	// before. first is closed when a first state is in force.
 	supervisor *notify.Supervisor
@@ -100,16 +113,23 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 	if err := cfg.nameNode(); err != nil {
 		return err
 	}
-	log, err := newLogger(stderr, cfg.logFormat, cfg.logLevel)
+	log, err := newLogger(stderr, cfg.logFormat, "trace")
 	if err != nil {
 		return err
 	}
-	d := &daemon{log: log, cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore(), first: make(chan struct{})}
+	d := &daemon{cfg: cfg, engine: &filter.Engine{}, store: k8ssync.NewStore(), first: make(chan struct{})}
+	d.level.set(cfg.logLevel)
+	log = log.Hook(&d.level)
+	d.log = log
+	d.reloads.wanted = make(chan reloaded)
 	if d.supervisor, d.stored, err = notify.FromEnvironment(); err != nil {
 		return err
 	}
 	if d.gate, err = newGatekeeper(cfg.assertions, log); err != nil {
 		return err
+	}
+	if cfg.kubeconfig != "" {
+		d.store = k8ssync.NewLargeStore()
 	}
 	defer d.close()
 	if err := d.open(); err != nil {
@@ -130,6 +150,9 @@ func (d *daemon) open() error {
 	}
 	d.marks = marks
 	if err := d.account(); err != nil {
+		return err
+	}
+	if err := d.openFlowLog(); err != nil {
 		return err
 	}
 	queues := nft.Queues{First: d.cfg.queueFirst, Count: d.cfg.queues}
@@ -196,10 +219,12 @@ func (d *daemon) open() error {
 	if err := d.openAuthz(); err != nil {
 		return err
 	}
-	d.flows = flowlog.NewWriter(d.log, flowlog.Config{
-		Which: flowLogChoices[d.cfg.flowLog], PerSecond: d.cfg.flowLogRate, Interval: d.cfg.flowLogInterval, Sample: d.cfg.flowLogSample,
-		LogRulePerSecond: d.cfg.logRuleRate, LogPrefix: d.cfg.logPrefix, Watch: d.watcher(),
-	}, d.rings...)
+	c := d.cfg.flowLogConfig()
+	c.Watch = d.watcher()
+	d.flows = flowlog.NewWriter(d.log, c, d.rings...)
+	if err := d.openMetrics(); err != nil {
+		return err
+	}
 	if d.cfg.socket == "" {
 		return nil
 	}
@@ -222,7 +247,7 @@ func (g guarded) Apply(s nft.State) error {
 	if err := g.table.Apply(s); err != nil {
 		return err
 	}
-	g.kernelState.Store(&s)
+	g.kernelState = s
 	g.links.Pods(s.Pods)
 	return nil
 }
@@ -253,6 +278,9 @@ func (d *daemon) serve(parent context.Context) error {
 	}
 	tasks.Go(func() error { d.feedWatchdog(ctx); return nil })
 	tasks.Go(func() error { return d.flows.Run(ctx) })
+	for _, task := range d.flowLogTasks() {
+		tasks.Go(func() error { return task(ctx) })
+	}
 	tasks.Go(func() error { return d.source.Run(ctx) })
 	tasks.Go(func() error { return d.apply(ctx) })
 	tasks.Go(func() error { return d.checkSources(ctx) })
@@ -265,6 +293,11 @@ func (d *daemon) serve(parent context.Context) error {
 	if d.authz != nil {
 		tasks.Go(func() error { return d.authz.run(ctx) })
 	}
+	if d.cluster != nil {
+		tasks.Go(func() error { d.settle(ctx); return nil })
+	}
+	tasks.Go(func() error { return d.serveWeb(ctx) })
+	tasks.Go(func() error { d.watchSettings(ctx); return nil })
 	if d.cluster != nil && d.cfg.stateFile != "" {
 		keeper := saved.NewKeeper(d.cfg.stateFile, d.cfg.node, d.log)
 		tasks.Go(func() error { keeper.Run(ctx, d.fresh); return nil })
@@ -298,14 +331,19 @@ func (d *daemon) apply(ctx context.Context) error {
 	}
 	// wanted is the last state that keeps the assertions. After a failure it must
 	// be applied again, also when what came later is refused.
-	var wanted, inForce *policy.Snapshot
+	var wanted, inForce, refused *policy.Snapshot
+	var arrived time.Time // zero if that is not known
 	for {
 		var retry <-chan time.Time
 		if s := d.store.Snapshot(); d.gate.admits(s) {
 			wanted = s
+		} else if s != refused {
+			refused = s
+			d.metrics.Refused()
 		}
 		if wanted != inForce {
-			if err := d.enforce(wanted, time.Time{}); err != nil {
+			if err := d.enforce(wanted, time.Time{}, arrived); err != nil {
+				d.metrics.Failed()
 				d.log.Error().Err(err).Dur("retry_after", retryAfter).Msg("could not put policy in force")
 				retry = time.After(retryAfter)
 			} else {
@@ -315,7 +353,9 @@ func (d *daemon) apply(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.store.Changed():
+		case arrived = <-d.store.Changed():
+		case r := <-d.reloads.wanted:
+			d.adopt(r)
 		case <-d.guard.news:
 			d.repair(ctx)
 		case <-retry:
@@ -324,8 +364,8 @@ func (d *daemon) apply(ctx context.Context) error {
 }
 
 // enforce puts a snapshot in force. saved is when it was saved, if it comes from the
-// state file.
-func (d *daemon) enforce(s *policy.Snapshot, saved time.Time) error {
+// state file; arrived is when it began to differ from what was in force, if that is known.
+func (d *daemon) enforce(s *policy.Snapshot, saved, arrived time.Time) error {
 	start := time.Now()
 	rs, problems, err := d.applier.Apply(s)
 	d.tell(problems)
@@ -333,8 +373,14 @@ func (d *daemon) enforce(s *policy.Snapshot, saved time.Time) error {
 		return err
 	}
 	d.inForce.Store(&control.State{Snapshot: s, Ruleset: rs, Node: d.cfg.node})
+	d.see(rs)
 	d.progress.enforced(problems, saved)
 	took := time.Since(start)
+	age := time.Duration(-1)
+	if !arrived.IsZero() {
+		age = time.Since(arrived)
+	}
+	d.metrics.Applied(took, age)
 	d.flows.SetPending(d.pending(s)) // before the log says that all is in force
 	d.logInForce(rs, took)
 	d.began.Do(d.begin)
@@ -363,7 +409,9 @@ func (d *daemon) current() (control.State, bool) {
 	if s == nil {
 		return control.State{}, false
 	}
-	return *s, true
+	now := *s
+	now.Snapshot = now.Snapshot.Complete()
+	return now, true
 }
 
 // logInForce logs every change of a directory, which somebody made by hand; those of
@@ -407,16 +455,23 @@ func (d *daemon) warnOfHosts(n int) {
 
 // logEnd says what became of the packets, and what holds from now on.
 func (d *daemon) logEnd(err error) {
-	var accepted, denied, refused uint64
-	for _, q := range d.queues {
-		s := q.Stats()
-		accepted, denied, refused = accepted+s.Total(filter.Accept), denied+s.Total(filter.Drop), refused+s.Refused.Load()
+	p := d.packets()
+	var refused, undecodable uint64
+	for _, q := range p.Queues {
+		refused += q.Refused
+	}
+	for _, n := range p.Undecodable {
+		undecodable += n
 	}
 	e := d.log.Info()
 	if err != nil {
 		e = d.log.Error().Err(err)
 	}
-	e.Uint64("accepted", accepted).Uint64("denied", denied).Uint64("gone_before_verdict", refused).
+	if d.hits != nil {
+		cached := d.hits.Totals()
+		e.Uint64("accepted_from_cache", cached.Allowed).Uint64("denied_from_cache", cached.Denied)
+	}
+	e.Uint64("accepted", p.Total(filter.Accept.String())).Uint64("denied", p.Total(filter.Drop.String())+undecodable).Uint64("gone_before_verdict", refused).
 		Msg("stopped: new flows of protected pods are dropped until postern runs again")
 }
 
@@ -432,6 +487,7 @@ func (d *daemon) close() {
 	if d.conntrack != nil {
 		d.conntrack.Close()
 	}
+	d.closeFlowLog()
 	for _, c := range []*nft.Conn{d.nft, d.sourcesConn, d.countsConn} {
 		if c != nil {
 			c.CloseLasting()

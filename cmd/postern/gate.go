@@ -42,7 +42,7 @@ func (g *gatekeeper) admits(s *policy.Snapshot) bool {
 		}
 		g.unchecked[text] = true
 	}
-	g.judged, g.broken = s, g.gate.Check(s)
+	g.judged, g.broken = s, g.gate.Check(s.Complete())
 	switch {
 	case g.broken != nil && g.opened:
 		g.log.Error().Err(g.broken).Uint64("generation", s.Generation).Msg("change breaks an assertion and is refused as a whole, the last good state stays in force")

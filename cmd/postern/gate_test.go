@@ -16,6 +16,7 @@ import (
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/dataplane"
 	"github.com/postern-project/postern/filter/flowlog"
+	"github.com/postern-project/postern/filter/metrics"
 	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/internal/notify"
@@ -117,7 +118,7 @@ func TestRefusalDoesNotEndRetry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{log: zerolog.Nop(), engine: &filter.Engine{}, store: k8ssync.NewStore(), source: readSource{}, gate: gate, first: make(chan struct{}), supervisor: &notify.Supervisor{}, flows: flowlog.NewWriter(zerolog.Nop(), flowlog.Config{})}
+	d := &daemon{log: zerolog.Nop(), engine: &filter.Engine{}, store: k8ssync.NewStore(), source: readSource{}, gate: gate, first: make(chan struct{}), metrics: metrics.New(metrics.Build{}, nil), supervisor: &notify.Supervisor{}, flows: flowlog.NewWriter(zerolog.Nop(), flowlog.Config{})}
 	d.store.Replace(objects)
 	var changes [][]netip.Addr
 	d.applier = dataplane.New(d.engine, kernelOf(func(s nft.State) error {

@@ -93,6 +93,7 @@ the answer for the rest of the flow.`,
 	root.AddCommand(
 		newRunCommand(),
 		newKeepCommand(),
+		newCleanupCommand(),
 		newStatusCommand(), newFlowsCommand(), newAccessCommand(),
 		newObserveCommand(), newGetCommand(),
 		newExplainCommand(),

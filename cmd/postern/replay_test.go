@@ -114,9 +114,10 @@ func TestReplayDamaged(t *testing.T) {
 		{write("unknown", unknown), "link type 147 is not known here"},
 		{write("damaged", ends), "packet 1: the capture is damaged"},
 		{filepath.Join(dir, "missing"), "no such file"},
+		{dir, ": is a directory"},
 	} {
 		out, errs, code := command("replay", tc.path, replayCaptures+"sctp.pcap", "--policy", replayPolicy, "-o", "json")
-		if code != exitUsage || !strings.Contains(errs, tc.message) || strings.Contains(errs, "--help") {
+		if code != exitUsage || !strings.Contains(errs, tc.message) || strings.Contains(errs, "--help") || strings.Contains(errs, "damaged") != strings.Contains(tc.message, "damaged") {
 			t.Errorf("%s: code %d, %s", tc.path, code, errs)
 		}
 		var report struct {

@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -34,15 +34,21 @@ type runConfig struct {
 	flowLog              string
 	flowLogRate          int
 	flowLogInterval      time.Duration
+	flowLogEnds          bool
+	flowLogCached        time.Duration
 	flowLogSample        int
 	logRuleRate          int
 	logPrefix            string
 	invalid              string
 	logFormat, logLevel  string
+	given                given  // the command line
+	file                 string // of settings; empty for none
+	byKey                map[string]string
 	cleanup              bool
 	startWait            time.Duration
 	sources              sourcesConfig
 	authz                authzConfig
+	listen               listenConfig
 	kernelConfig
 }
 
@@ -80,7 +86,7 @@ Needs root, or CAP_NET_ADMIN in the network namespace of the host.`,
   postern run --source ./manifests --flow-log all --cleanup
   postern run --kubeconfig /etc/kubernetes/kubelet.conf`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := settings.New(cmd.Flags()).Load(os.Environ()); err != nil {
+			if err := c.load(cmd.Flags(), givenFlags(cmd.Flags())); err != nil {
 				return exitError{exitUsage, err}
 			}
 			return run(cmd.Context(), c, cmd.ErrOrStderr())
@@ -115,6 +121,8 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.IntVar(&c.flowLogRate, "flow-log-rate", 1000, "decisions to log in a second at most; the rest is counted; 0 for no limit")
 	f.DurationVar(&c.flowLogInterval, "flow-log-interval", flowlog.DefaultInterval, "of denials that are alike but for the source port the first is logged at once, and the rest counted in a line each time this has passed; 0 for a line each")
 	f.IntVar(&c.flowLogSample, "flow-log-sample", 1, "with --flow-log all, log one of so many accepted flows, chosen at random")
+	f.BoolVar(&c.flowLogEnds, "flow-log-ends", false, "log the end of each flow that was judged, with what it carried if --conntrack-accounting is on; at most --flow-log-rate a second")
+	f.DurationVar(&c.flowLogCached, "flow-log-cached", 10*time.Second, "interval of log lines about flows that the kernel decided from its caches, those of --flow-log, counted by accounts and port; 0 for none")
 	f.IntVar(&c.logRuleRate, "log-rule-rate", flowlog.DefaultLogRulePerSecond, "lines a second at most for each rule with action Log; 0 for no limit")
 	f.StringVar(&c.logPrefix, "log-prefix", flowlog.DefaultLogPrefix, "prefix field of those lines: %t tier, %k kind, %n name, %p namespace/name of the policy")
 	f.StringVar(&c.invalid, "conntrack-invalid", "drop", "what becomes of packets of protected pods that fit no flow: drop, or judge them like new flows")
@@ -125,6 +133,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.DurationVar(&c.startWait, "start-wait", 5*time.Second, "how long packets wait after a start for the first policy; then they are dropped until there is one")
 	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
 	c.authz.register(f)
+	c.listen.flags(f)
 }
 
 // check refuses what no start could make sense of, naming the flag.
@@ -150,10 +159,15 @@ func (c *runConfig) check() error {
 		return usageError("--flow-log-interval %v: want 1s to 1h, or 0", c.flowLogInterval)
 	case c.flowLogSample < 1:
 		return usageError("--flow-log-sample %d: want 1 or more", c.flowLogSample)
+	case c.flowLogCached < 0 || c.flowLogCached > 0 && c.flowLogCached < time.Second || c.flowLogCached > time.Hour:
+		return usageError("--flow-log-cached %v: want 1s to 1h, or 0", c.flowLogCached)
 	case c.logRuleRate < 0:
 		return usageError("--log-rule-rate %d: want 0 or more", c.logRuleRate)
 	case c.invalid != "drop" && c.invalid != "judge":
 		return usageError("--conntrack-invalid %q: want drop or judge", c.invalid)
+	}
+	if _, err := zerolog.ParseLevel(c.logLevel); err != nil || c.logLevel == "" {
+		return usageError("--log-level %q: want trace, debug, info, warn or error", c.logLevel)
 	}
 	if _, ok := flowLogChoices[c.flowLog]; !ok {
 		return usageError("--flow-log %q: want all, denied or none", c.flowLog)
@@ -167,7 +181,7 @@ func (c *runConfig) check() error {
 	if _, err := nft.NewMarks(c.markMask); err != nil {
 		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
 	}
-	for _, check := range []func() error{c.authz.check, c.sources.check, c.kernelConfig.check} {
+	for _, check := range []func() error{c.authz.check, c.sources.check, c.listen.check, c.kernelConfig.check} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/filter/control"
+	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/k8ssync/file"
 	"github.com/postern-project/postern/k8ssync/kube"
@@ -18,6 +19,10 @@ import (
 
 // defaultStateFile is where what a cluster's source brought is saved.
 const defaultStateFile = "/var/lib/postern/state"
+
+// settleAfter is how long after the first state memory is given back: the buffers of
+// its lists are free then.
+const settleAfter = 15 * time.Second
 
 // openSource makes the source that the flags name.
 func (d *daemon) openSource() (err error) {
@@ -35,9 +40,29 @@ func (d *daemon) openSource() (err error) {
 // daemon on every node of a large cluster costs memory on all of them, and has CPU
 // to spare. Of 100,000 pods it saves some 100 MB. GOGC in the environment wins.
 func lean() {
-	const percent = 40
+	const percent = 25
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(percent)
+	}
+}
+
+// settle gives back what reading and compiling a whole cluster took and what is in
+// force does not need, once: the runtime would do so in the course of minutes.
+func (d *daemon) settle(ctx context.Context) {
+	select {
+	case <-d.first:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-d.source.Synced():
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-time.After(settleAfter):
+		debug.FreeOSMemory()
+	case <-ctx.Done():
 	}
 }
 
@@ -100,7 +125,7 @@ func (d *daemon) beginSaved(ctx context.Context) bool {
 	default:
 		d.log.Warn().Str("file", d.cfg.stateFile).Time("saved", h.Time).Dur("age", time.Since(h.Time)).Bool("rebooted_since", !h.ThisBoot()).
 			Msg("the API server cannot be reached or is slow: enforcing the state that was saved last")
-		if err := d.enforce(s, h.Time); err != nil {
+		if err := d.enforce(s, h.Time, time.Time{}); err != nil {
 			d.log.Error().Err(err).Msg("could not put the saved state in force")
 		}
 	}
@@ -132,14 +157,17 @@ func (d *daemon) fresh() *policy.Snapshot {
 	old := !d.progress.saved.IsZero()
 	d.progress.mu.Unlock()
 	if s := d.inForce.Load(); s != nil && !old {
-		return s.Snapshot
+		return s.Snapshot.Complete()
 	}
 	return nil
 }
 
 // status is what clients of the socket are told of the daemon.
 func (d *daemon) status() control.Status {
-	st := control.Status{Node: d.cfg.node, Source: d.sourceName()}
+	st := control.Status{
+		Node: d.cfg.node, Source: d.sourceName(), Objects: map[string]int{}, UnusableKinds: map[string]int{},
+		Repairs: d.guard.Repairs(), Packets: d.packets(), Requests: d.requests(),
+	}
 	select {
 	case <-d.source.Synced():
 		st.Synced = true
@@ -151,12 +179,14 @@ func (d *daemon) status() control.Status {
 	d.progress.mu.Unlock()
 	if s := d.inForce.Load(); s != nil {
 		st.Enforcing = true
-		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, len(s.Snapshot.Endpoints), len(s.Snapshot.Policies)
+		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, s.Snapshot.NumPods(), len(s.Snapshot.Policies)
+		st.Hosted, st.ProtectedIngress, st.ProtectedEgress = len(s.Ruleset.Hosted()), len(s.Ruleset.Protected(flow.Ingress)), len(s.Ruleset.Protected(flow.Egress))
 	}
 	if !st.Saved.IsZero() {
 		st.Degraded = append(st.Degraded, "the state in force is the one that was saved at "+st.Saved.Format(time.RFC3339)+": the cluster has not been read since the start")
 	}
 	st.Degraded = append(st.Degraded, d.guard.degraded(time.Now())...)
+	st.Degraded = append(st.Degraded, d.reloads.degraded()...)
 	if d.cluster != nil {
 		source := d.cluster.Status()
 		st.Degraded = append(st.Degraded, source.Degraded...)
@@ -165,12 +195,16 @@ func (d *daemon) status() control.Status {
 			st.Kinds = append(st.Kinds, control.Kind{Resource: k.Resource, State: string(k.State), Since: k.Since, Contact: k.Contact, Error: k.Error, Lists: k.Lists, Errors: k.Errors})
 		}
 	}
+	for kind, n := range d.store.Counts() {
+		st.Objects[string(kind)] = n.Objects
+	}
 	held := make(map[policy.Key]bool)
 	for _, k := range d.store.Held() {
 		held[k] = true
 	}
 	for _, list := range [][]policy.Problem{d.store.Problems(), problems} {
 		for _, p := range list {
+			st.UnusableKinds[string(p.Object.Kind)]++
 			if st.UnusableTotal++; len(st.Unusable) < control.MaxUnusable {
 				st.Unusable = append(st.Unusable, control.Unusable{Problem: p, Held: held[p.Object]})
 			}

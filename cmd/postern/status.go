@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -76,6 +79,10 @@ func printStatus(w io.Writer, st *control.Status, now time.Time) error {
 	if st.Kept > 0 {
 		fmt.Fprintf(t, "kept\t%d deleted objects, until the pods of their namespaces are gone\n", st.Kept)
 	}
+	printPackets(t, &st.Packets)
+	if n := len(st.Requests.Decided); n > 0 {
+		fmt.Fprintf(t, "requests\t%s, %d denied by a fault\n", counts(st.Requests.Decided), st.Requests.Faults)
+	}
 	for _, d := range st.Degraded {
 		fmt.Fprintf(t, "DEGRADED\t%s\n", sanitize(d))
 	}
@@ -103,6 +110,48 @@ func printStatus(w io.Writer, st *control.Status, now time.Time) error {
 		fmt.Fprintf(w, "  and %d more\n", n)
 	}
 	return nil
+}
+
+func printPackets(w io.Writer, p *control.Packets) {
+	if len(p.Decided) > 0 {
+		fmt.Fprintf(w, "decided\t%s\n", counts(p.Decided))
+	}
+	for _, list := range []struct {
+		name string
+		n    map[string]uint64
+	}{{"dropped", p.Dropped}, {"FAILED OPEN", p.FailedOpen}} {
+		var texts []string
+		for _, cause := range slices.Sorted(maps.Keys(list.n)) {
+			if n := list.n[cause]; n > 0 {
+				texts = append(texts, fmt.Sprintf("%d %s", n, cause))
+			}
+		}
+		if len(texts) > 0 {
+			fmt.Fprintf(w, "%s\t%s\n", list.name, strings.Join(texts, ", "))
+		}
+	}
+	if p.KernelError != "" {
+		fmt.Fprintf(w, "DEGRADED\tthe kernel's counters cannot be read: %s\n", sanitize(p.KernelError))
+	}
+	for _, q := range p.Queues {
+		if !q.Bound {
+			fmt.Fprintf(w, "DEGRADED\tqueue %d is not bound\n", q.Number)
+			continue
+		}
+		fmt.Fprintf(w, "queue %d\t%d waiting\n", q.Number, q.Waiting)
+	}
+	if p.Holds.Now > 0 {
+		fmt.Fprintf(w, "held\t%d packets wait for their pod\n", p.Holds.Now)
+	}
+}
+
+// counts words how often each verdict was given for each reason.
+func counts(ds []control.Decided) string {
+	texts := make([]string, len(ds))
+	for i, d := range ds {
+		texts[i] = fmt.Sprintf("%d %s (%s)", d.Count, d.Verdict, d.Reason)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // age words the time that has passed; a zero time is never.

@@ -34,13 +34,26 @@ state          0 pods, 0 policies
 			Unusable: []control.Unusable{{Problem: policy.Problem{
 				Object: policy.Key{Kind: policy.NetworkPolicy, Namespace: "a", Name: "b"}, Field: "spec.selector", Message: "does not parse"}, Held: true}},
 			UnusableTotal: 2,
+			Packets: control.Packets{
+				Decided: []control.Decided{{Verdict: "allow", Reason: "rule", Count: 4}, {Verdict: "deny", Reason: "end-of-tier", Count: 2}},
+				Dropped: map[string]uint64{"queue-full": 3, "policy": 5, "guard": 0}, FailedOpen: map[string]uint64{"spoofed": 1},
+				Queues: []control.Queue{{Number: 100, Bound: true, Waiting: 6}, {Number: 101}}, Holds: control.Holds{Now: 2},
+			},
+			Requests: control.Requests{Decided: []control.Decided{{Verdict: "deny", Reason: "plaintext", Count: 8}}},
 		}, `
-enforcing  since 2026-11-25T11:58:30Z (1m30s), generation 7 of 1.5s ago
-node       n1
-source     cluster of in-cluster, synced
-state      3 pods, 2 policies
-kept       1 deleted objects, until the pods of their namespaces are gone
-DEGRADED   pods.v1: refused: no?[31m
+enforcing    since 2026-11-25T11:58:30Z (1m30s), generation 7 of 1.5s ago
+node         n1
+source       cluster of in-cluster, synced
+state        3 pods, 2 policies
+kept         1 deleted objects, until the pods of their namespaces are gone
+decided      4 allow (rule), 2 deny (end-of-tier)
+dropped      5 policy, 3 queue-full
+FAILED OPEN  1 spoofed
+queue 100    6 waiting
+DEGRADED     queue 101 is not bound
+held         2 packets wait for their pod
+requests     8 deny (plaintext), 0 denied by a fault
+DEGRADED     pods.v1: refused: no?[31m
 
 RESOURCE       STATE    FOR   LAST HEARD  LISTS  ERRORS
 namespaces.v1  live     1m0s  2s          1      0

@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/flowlog"
+	"github.com/postern-project/postern/internal/latency"
 )
 
 // Bounds on what clients may do to the daemon. A proxy opens a connection or two
@@ -54,23 +55,18 @@ type Config struct {
 // Stats counts answers. Any goroutine may read.
 type Stats struct {
 	// Decided counts by verdict and reason.
-	Decided [filter.Accept + 1][filter.Reasons]atomic.Uint64
+	Decided filter.Decided
 	// Panics counts checks that were denied because postern is at fault.
 	Panics atomic.Uint64
 	// Unread counts checks that got a gRPC error: too long, compressed, or not whole.
 	Unread atomic.Uint64
 	// Took has how long answers took, from the message to the bytes of the answer,
 	// without the network.
-	Took Histogram
+	Took latency.Histogram
 }
 
 // Total adds the reasons of a verdict.
-func (s *Stats) Total(v filter.Verdict) (n uint64) {
-	for i := range s.Decided[v] {
-		n += s.Decided[v][i].Load()
-	}
-	return n
-}
+func (s *Stats) Total(v filter.Verdict) uint64 { return s.Decided.Total(v) }
 
 // Server answers checks on the ruleset that an engine has in force. Its methods may
 // be called by any number of goroutines.
@@ -153,7 +149,7 @@ var service = grpc.ServiceDesc{
 				return nil, err // too long, or the connection is gone
 			}
 			a := s.answer(&c)
-			s.stats.Took.add(time.Since(start))
+			s.stats.Took.Add(1, time.Since(start))
 			return a, nil
 		},
 	}},

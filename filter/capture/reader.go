@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/google/gopacket"
@@ -197,7 +198,10 @@ func (r *Reader) Next() (*Packet, error) {
 // explain turns what libraries say into what went wrong.
 func explain(err error) error {
 	var link *LinkError
+	var file *fs.PathError
 	switch {
+	case errors.As(err, &file): // reading failed, whatever is in the capture
+		return err
 	case errors.Is(err, ErrEmpty), errors.Is(err, ErrNoCapture), errors.Is(err, ErrCorrupt), errors.Is(err, ErrTruncated), errors.As(err, &link):
 		return err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

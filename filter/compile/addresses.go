@@ -29,14 +29,47 @@ type owner struct {
 	atom atom
 }
 
-// address is a prefix that something has.
+// address is a prefix that something has. There may be hundreds of thousands, nearly
+// all of one pod each: 80 bytes.
 type address struct {
 	prefix netip.Prefix
-	owners []owner
+	pod    *pod    // an owner; nil if there is none that is a pod, or only among others
+	others []owner // all but pod
 	class  *class
-	was    *class // what its addresses were before this commit; valid if dirty
+	place  uint32 // in its page
 	dirty  bool
 	named  bool // the Builder has an endpoint for it
+}
+
+// owners yields who has the address, in no order.
+func (a *address) owners(yield func(owner) bool) {
+	if a.pod != nil && !yield(owner{a.pod.endpoint, a.pod, a.pod.identity.atom}) {
+		return
+	}
+	for _, o := range a.others {
+		if !yield(o) {
+			return
+		}
+	}
+}
+
+func (a *address) owned() bool { return a.pod != nil || len(a.others) > 0 }
+
+func (a *address) add(o owner) {
+	if o.pod != nil && a.pod == nil {
+		a.pod = o.pod
+	} else {
+		a.others = append(a.others, o)
+	}
+}
+
+func (a *address) remove(of any) {
+	if a.pod != nil && any(a.pod.endpoint) == of {
+		a.pod = nil
+	}
+	if a.others = slices.DeleteFunc(a.others, func(o owner) bool { return o.of == of }); len(a.others) == 0 {
+		a.others = nil
+	}
 }
 
 // class is the addresses that the same atoms cover.
@@ -55,14 +88,16 @@ type class struct {
 
 // book has every prefix that something has.
 type book struct {
-	addresses map[netip.Prefix]*address
-	none      *class // of addresses that nothing covers
+	none *class // of addresses that nothing covers
 	// wide are the prefixes that are no single address, and lengths counts them, by
-	// family and length. The others are in pages, by their /24 or /64.
+	// family and length. The others are by their bytes, since a plain address and its
+	// mapped form cannot both be there, and in pages, by their /24 or /64.
 	wide    map[netip.Prefix]*address
 	lengths [2][129]int
-	pages   map[netip.Prefix]map[*address]bool
+	single  map[[16]byte]*address
+	pages   map[netip.Prefix][]*address
 	dirty   []*address
+	was     []*class          // what the addresses in dirty were before this commit
 	clash   map[*address]bool // claimed by two pods
 
 	lastAtom   atom
@@ -82,9 +117,9 @@ func newBook() book {
 	none := &class{prefixes: 1}
 	return book{
 		none:       none,
-		addresses:  make(map[netip.Prefix]*address),
 		wide:       make(map[netip.Prefix]*address),
-		pages:      make(map[netip.Prefix]map[*address]bool),
+		single:     make(map[[16]byte]*address),
+		pages:      make(map[netip.Prefix][]*address),
 		clash:      make(map[*address]bool),
 		identityOf: make(map[atom]*identity),
 		netOf:      make(map[atom]*net),
@@ -108,31 +143,56 @@ func (c *Compiler) addAddress(object any, key policy.Key, field string, a netip.
 	c.own(netip.PrefixFrom(a, a.BitLen()), o)
 }
 
+// find gives the entry of a prefix, or nil.
+func (b *book) find(p netip.Prefix) *address {
+	if p.IsSingleIP() {
+		return b.single[p.Addr().As16()]
+	}
+	return b.wide[p]
+}
+
 // own gives a prefix an owner.
 func (b *book) own(p netip.Prefix, o owner) {
-	a := b.addresses[p]
+	a := b.find(p)
 	if a == nil {
 		a = &address{prefix: p}
-		b.addresses[p] = a
-		if p.IsSingleIP() {
-			page := pageOf(p)
-			if b.pages[page] == nil {
-				b.pages[page] = make(map[*address]bool)
-			}
-			b.pages[page][a] = true
-		} else {
-			b.wide[p] = a
-			b.lengths[family(p)][p.Bits()]++
-		}
+		b.enter(a)
 	}
-	a.owners = append(a.owners, o)
+	a.add(o)
 	b.touch(a)
+}
+
+func (b *book) enter(a *address) {
+	p := a.prefix
+	if !p.IsSingleIP() {
+		b.wide[p] = a
+		b.lengths[family(p)][p.Bits()]++
+		return
+	}
+	b.single[p.Addr().As16()] = a
+	page := pageOf(p)
+	a.place = uint32(len(b.pages[page]))
+	b.pages[page] = append(b.pages[page], a)
+}
+
+// leavePage takes an address out of its page; the last takes its place.
+func (b *book) leavePage(a *address) {
+	page := pageOf(a.prefix)
+	list := b.pages[page]
+	last := list[len(list)-1]
+	list[a.place], last.place = last, a.place
+	list[len(list)-1] = nil
+	if list = list[:len(list)-1]; len(list) == 0 {
+		delete(b.pages, page)
+	} else {
+		b.pages[page] = list
+	}
 }
 
 // disown takes an object from the owners of a prefix.
 func (b *book) disown(p netip.Prefix, of any) {
-	if a := b.addresses[p]; a != nil {
-		a.owners = slices.DeleteFunc(a.owners, func(o owner) bool { return o.of == of })
+	if a := b.find(p); a != nil {
+		a.remove(of)
 		b.touch(a)
 	}
 }
@@ -167,7 +227,7 @@ func (b *book) touchInside(p netip.Prefix) {
 	}
 	page := pageOf(p)
 	if p.Bits() >= page.Bits() {
-		for a := range b.pages[page] {
+		for _, a := range b.pages[page] {
 			if p.Contains(a.prefix.Addr()) {
 				b.touch(a)
 			}
@@ -176,7 +236,7 @@ func (b *book) touchInside(p netip.Prefix) {
 	}
 	for q, page := range b.pages {
 		if p.Contains(q.Addr()) {
-			for a := range page {
+			for _, a := range page {
 				b.touch(a)
 			}
 		}
@@ -185,20 +245,23 @@ func (b *book) touchInside(p netip.Prefix) {
 
 // classify gives every touched prefix its class, and names the endpoints.
 func (c *Compiler) classify() error {
-	if len(c.wide) > 0 && len(c.dirty) < len(c.addresses) {
+	if len(c.wide) > 0 && len(c.dirty) < len(c.single)+len(c.wide) {
 		for _, a := range slices.Clone(c.dirty) {
 			if !a.prefix.IsSingleIP() {
 				c.touchInside(a.prefix)
 			}
 		}
 	}
+	c.was = slices.Grow(c.was[:0], len(c.dirty))
 	for _, a := range c.dirty {
-		if a.was = a.class; a.was == nil {
-			a.was = c.cover(a.prefix)
+		was := a.class
+		if was == nil {
+			was = c.cover(a.prefix)
 		}
+		c.was = append(c.was, was)
 	}
 	for _, a := range c.dirty {
-		if len(a.owners) == 0 {
+		if !a.owned() {
 			c.drop(a)
 			continue
 		}
@@ -220,13 +283,10 @@ func (c *Compiler) classify() error {
 
 func (c *Compiler) drop(a *address) {
 	p := a.prefix
-	delete(c.addresses, p)
 	delete(c.clash, a)
 	if p.IsSingleIP() {
-		page := pageOf(p)
-		if delete(c.pages[page], a); len(c.pages[page]) == 0 {
-			delete(c.pages, page)
-		}
+		delete(c.single, p.Addr().As16())
+		c.leavePage(a)
 	} else {
 		delete(c.wide, p)
 		c.lengths[family(p)][p.Bits()]--
@@ -254,7 +314,7 @@ func (b *book) leave(old *class) {
 func (c *Compiler) classOf(a *address) *class {
 	atoms := c.scratch[:0]
 	pods, hosted := 0, false
-	for _, o := range a.owners {
+	for o := range a.owners {
 		atoms = append(atoms, o.atom)
 		if o.pod != nil {
 			pods++
@@ -265,7 +325,7 @@ func (c *Compiler) classOf(a *address) *class {
 	if hosted {
 		atoms = append(atoms, atomHosted)
 	}
-	if pods > 1 && distinctPods(a.owners) {
+	if pods > 1 && a.contested() {
 		atoms = append(atoms, atomConflict)
 		c.clash[a] = true
 	} else if len(c.clash) > 0 {
@@ -284,11 +344,11 @@ func (c *Compiler) classOf(a *address) *class {
 	return c.newClass(string(c.key), atoms)
 }
 
-// distinctPods tells whether two pods are among the owners: one may list an
-// address twice.
-func distinctPods(owners []owner) bool {
+// contested tells whether two pods are among the owners: one may list an address
+// twice.
+func (a *address) contested() bool {
 	var first *pod
-	for _, o := range owners {
+	for o := range a.owners {
 		if o.pod != nil && first != nil && o.pod != first {
 			return true
 		}
@@ -308,7 +368,7 @@ func (b *book) covering(p netip.Prefix, atoms []atom) []atom {
 			continue
 		}
 		if a := b.wide[netip.PrefixFrom(p.Addr(), bits).Masked()]; a != nil {
-			for _, o := range a.owners {
+			for o := range a.owners {
 				atoms = append(atoms, o.atom)
 			}
 		}
@@ -415,7 +475,7 @@ func (c *Compiler) describeClasses() {
 func (c *Compiler) name(a *address) error {
 	var best *policy.Endpoint
 	var bestPod *pod
-	for _, o := range a.owners {
+	for o := range a.owners {
 		if o.pod == nil {
 			continue
 		}
@@ -443,7 +503,7 @@ func (c *Compiler) conflicts() []policy.Problem {
 	var out []policy.Problem
 	for a := range c.clash {
 		var pods []*policy.Endpoint
-		for _, o := range a.owners {
+		for o := range a.owners {
 			if o.pod != nil {
 				pods = append(pods, o.of.(*policy.Endpoint))
 			}

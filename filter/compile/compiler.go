@@ -140,7 +140,7 @@ type pair[T any] struct{ old, now []*T }
 func between(old, now *policy.Snapshot) (d delta) {
 	d.namespaces = differences(old.Namespaces, now.Namespaces, namespaceKey)
 	d.accounts = differences(old.ServiceAccounts, now.ServiceAccounts, accountObjectKey)
-	d.pods = differences(old.Endpoints, now.Endpoints, (*policy.Endpoint).Key)
+	d.pods = differences(old.Pods(), now.Pods(), (*policy.Endpoint).Key)
 	d.sets = differences(old.NetworkSets, now.NetworkSets, setKey)
 	d.slices = differences(old.EndpointSlices, now.EndpointSlices, sliceKey)
 	d.policies = differences(old.Policies, now.Policies, (*policy.Policy).Key)
@@ -216,7 +216,7 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 	for _, e := range s.EndpointSlices {
 		c.addSlice(e)
 	}
-	for _, e := range s.Endpoints {
+	for _, e := range s.Pods() {
 		c.addPod(e)
 	}
 	for _, set := range s.NetworkSets {
@@ -229,11 +229,10 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 // as they hold to the collector, and the peak of a node's memory is here.
 func (c *Compiler) expect(s *policy.Snapshot) {
 	n := 0
-	for _, e := range s.Endpoints {
+	for _, e := range s.Pods() {
 		n += len(e.Addrs)
 	}
-	c.pods = make(map[*policy.Endpoint]*pod, len(s.Endpoints))
-	c.addresses = make(map[netip.Prefix]*address, n)
+	c.single = make(map[[16]byte]*address, n)
 	c.dirty = make([]*address, 0, n)
 	c.out.Expect(n)
 }
@@ -253,25 +252,7 @@ func (c *Compiler) addAccount(a *policy.ServiceAccount) {
 // update follows changes. What goes away goes before what comes, so that an
 // object that is in both places moves.
 func (c *Compiler) update(d *delta) {
-	// Labels that objects inherit: whoever inherits is taken out and put back.
-	touched := make(map[string]bool)
-	for _, n := range slices.Concat(d.namespaces.old, d.namespaces.now) {
-		touched[n.Name] = true
-	}
-	accounts := make(map[accountKey]bool)
-	for _, a := range slices.Concat(d.accounts.old, d.accounts.now) {
-		accounts[accountKey{a.Namespace, a.Name}] = true
-	}
-	for key := range accounts {
-		again(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
-		c.forgetDerived(key.namespace)
-	}
-	for name := range touched {
-		again(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
-		again(&d.sets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
-		c.forgetDerived(name)
-	}
-
+	c.addHeirs(d)
 	for _, e := range d.pods.old {
 		c.removePod(e)
 	}
@@ -312,6 +293,31 @@ func (c *Compiler) update(d *delta) {
 	}
 }
 
+// addHeirs adds to the changes whoever inherits labels from what changed: it is taken out
+// and put back.
+func (c *Compiler) addHeirs(d *delta) {
+	if len(d.namespaces.old)+len(d.namespaces.now)+len(d.accounts.old)+len(d.accounts.now) == 0 {
+		return
+	}
+	touched := make(map[string]bool)
+	for _, n := range slices.Concat(d.namespaces.old, d.namespaces.now) {
+		touched[n.Name] = true
+	}
+	accounts := make(map[accountKey]bool)
+	for _, a := range slices.Concat(d.accounts.old, d.accounts.now) {
+		accounts[accountKey{a.Namespace, a.Name}] = true
+	}
+	for key := range accounts {
+		again(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
+		c.forgetDerived(key.namespace)
+	}
+	for name := range touched {
+		again(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
+		again(&d.sets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
+		c.forgetDerived(name)
+	}
+}
+
 // commit brings everything that changes touched to where the Builder has it.
 func (c *Compiler) commit() error {
 	c.planEndpoints()
@@ -323,7 +329,7 @@ func (c *Compiler) commit() error {
 	c.spreadTerms()
 	c.describeClasses()
 	c.dropUnused()
-	c.out.SetEndpoints(len(c.pods))
+	c.out.SetEndpoints(c.pods)
 	return nil
 }
 
@@ -396,7 +402,7 @@ func compareKeys(a, b policy.Key) int {
 }
 
 // again lists objects as removed and added, unless they are removed anyway.
-func again[T any](p *pair[T], objects map[*T]bool, which func(*T) bool) {
+func again[T, V any](p *pair[T], objects map[*T]V, which func(*T) bool) {
 	gone := make(map[*T]bool, len(p.old))
 	for _, o := range p.old {
 		gone[o] = true

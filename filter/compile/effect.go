@@ -64,10 +64,10 @@ func (c *Compiler) weigh() {
 	c.changedPlans = c.changedPlans[:0]
 
 	var lost map[*term]bool // of which a change on a wide prefix may deny
-	for _, a := range c.dirty {
+	for i, a := range c.dirty {
 		a.dirty = false
-		now, was := a.class, a.was
-		if a.was = nil; now == nil {
+		now, was := a.class, c.was[i]
+		if now == nil {
 			now = c.cover(a.prefix)
 		}
 		if was == now || c.effect.All {
@@ -86,8 +86,10 @@ func (c *Compiler) weigh() {
 			c.differ(was, now, lost)
 		}
 	}
-	if c.dirty = c.dirty[:0]; cap(c.dirty) > maxNarrowed {
-		c.dirty = nil // of a snapshot that came as a whole
+	clear(c.dirty)
+	clear(c.was)
+	if c.dirty, c.was = c.dirty[:0], c.was[:0]; cap(c.dirty) > maxNarrowed {
+		c.dirty, c.was = nil, nil // of a snapshot that came as a whole
 	}
 	if len(lost) > 0 {
 		narrowed = c.appendUsers(narrowed, lost)

@@ -30,9 +30,9 @@ type identity struct {
 
 // people has the objects with labels, and their identities.
 type people struct {
-	pods     map[*policy.Endpoint]*pod
+	pods     int // in podsIn
 	sets     map[*policy.NetworkSet]*identity
-	podsIn   map[string]map[*policy.Endpoint]bool // by namespace
+	podsIn   map[string]map[*policy.Endpoint]*pod // by namespace
 	setsIn   map[string]map[*policy.NetworkSet]bool
 	interned map[string]*identity
 	// identitiesIn has them by namespace.
@@ -44,15 +44,15 @@ type people struct {
 }
 
 type pod struct {
+	endpoint *policy.Endpoint
 	identity *identity
 	hosted   bool
 }
 
 func newPeople() people {
 	return people{
-		pods:         make(map[*policy.Endpoint]*pod),
 		sets:         make(map[*policy.NetworkSet]*identity),
-		podsIn:       make(map[string]map[*policy.Endpoint]bool),
+		podsIn:       make(map[string]map[*policy.Endpoint]*pod),
 		setsIn:       make(map[string]map[*policy.NetworkSet]bool),
 		interned:     make(map[string]*identity),
 		identitiesIn: make(map[string]map[*identity]bool),
@@ -61,7 +61,7 @@ func newPeople() people {
 }
 
 func (c *Compiler) addPod(ep *policy.Endpoint) {
-	if c.pods[ep] != nil {
+	if c.podsIn[ep.Namespace][ep] != nil {
 		return
 	}
 	key := c.podKey.of(ep)
@@ -76,7 +76,7 @@ func (c *Compiler) addPod(ep *policy.Endpoint) {
 		c.derived[ep.Namespace][k] = id
 		id.derived = append(id.derived, k)
 	}
-	p := &pod{id, c.hostedOn(ep.Node)}
+	p := &pod{ep, id, c.hostedOn(ep.Node)}
 	id.objects++
 	if p.hosted {
 		if len(id.hosted) == 0 {
@@ -85,19 +85,22 @@ func (c *Compiler) addPod(ep *policy.Endpoint) {
 		}
 		id.hosted[ep] = true
 	}
-	c.pods[ep] = p
-	addTo(c.podsIn, ep.Namespace, ep)
+	c.pods++
+	if c.podsIn[ep.Namespace] == nil {
+		c.podsIn[ep.Namespace] = make(map[*policy.Endpoint]*pod)
+	}
+	c.podsIn[ep.Namespace][ep] = p
 	for _, a := range ep.Addrs {
 		c.addAddress(ep, ep.Key(), "status.podIPs", a, owner{of: ep, pod: p, atom: id.atom})
 	}
 }
 
 func (c *Compiler) removePod(ep *policy.Endpoint) {
-	p := c.pods[ep]
+	p := c.podsIn[ep.Namespace][ep]
 	if p == nil {
 		return
 	}
-	delete(c.pods, ep)
+	c.pods--
 	removeFrom(c.podsIn, ep.Namespace, ep)
 	delete(c.notes, any(ep))
 	for _, a := range ep.Addrs {
@@ -151,7 +154,7 @@ func addTo[T any](m map[string]map[*T]bool, namespace string, o *T) {
 	m[namespace][o] = true
 }
 
-func removeFrom[T any](m map[string]map[*T]bool, namespace string, o *T) {
+func removeFrom[T, V any](m map[string]map[*T]V, namespace string, o *T) {
 	if delete(m[namespace], o); len(m[namespace]) == 0 {
 		delete(m, namespace)
 	}

@@ -447,6 +447,10 @@ func (c *Compiler) spreadTerms() {
 			c.spread(t, cl)
 		}
 	}
+	c.newTerms = nil
+	if len(c.newNamed)+len(c.newPorts) == 0 {
+		return
+	}
 	newName := make(map[string]bool)
 	for _, n := range c.newNamed {
 		for _, name := range n.names {
@@ -455,9 +459,6 @@ func (c *Compiler) spreadTerms() {
 		n.fresh = false
 	}
 	for _, cl := range c.classes {
-		if len(newName)+len(c.newPorts) == 0 {
-			break
-		}
 		for _, id := range cl.identities {
 			if slices.ContainsFunc(id.ports, func(p policy.NamedPort) bool { return newName[p.Name] }) {
 				c.change(cl)
@@ -470,7 +471,7 @@ func (c *Compiler) spreadTerms() {
 	for _, s := range c.newPorts {
 		s.fresh = false
 	}
-	c.newTerms, c.newNamed, c.newPorts = nil, nil, nil
+	c.newNamed, c.newPorts = nil, nil
 }
 
 func (c *Compiler) spread(t *term, cl *class) {

@@ -18,6 +18,11 @@ type Status struct {
 	Applied    time.Time `json:"applied,omitzero"`
 	Pods       int       `json:"pods"`
 	Policies   int       `json:"policies"`
+	// Hosted counts the pods of this node, ProtectedIngress and ProtectedEgress the
+	// addresses that policy isolates in a direction.
+	Hosted           int `json:"hosted"`
+	ProtectedIngress int `json:"protected_ingress"`
+	ProtectedEgress  int `json:"protected_egress"`
 
 	// Source is where the state comes from. Saved is when the state in force was
 	// saved, if it comes from a file because the source cannot be reached.
@@ -35,6 +40,16 @@ type Status struct {
 	// Unusable lists what is wrong with objects, at most MaxUnusable of UnusableTotal.
 	Unusable      []Unusable `json:"unusable,omitempty"`
 	UnusableTotal int        `json:"unusable_total"`
+	// Objects counts what is known by kind, and UnusableKinds those problems.
+	Objects       map[string]int `json:"objects,omitempty"`
+	UnusableKinds map[string]int `json:"unusable_kinds,omitempty"`
+
+	// Repairs counts how often the kernel's table was put in again because another program
+	// had changed or removed it, or might have.
+	Repairs uint64 `json:"repairs"`
+
+	Packets  Packets  `json:"packets"`
+	Requests Requests `json:"requests"`
 }
 
 // MaxUnusable bounds Status.Unusable.

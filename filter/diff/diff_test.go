@@ -152,7 +152,7 @@ func TestReportIsExact(t *testing.T) {
 			}
 		}
 	})
-	if differing < 20 || same < 20 {
+	if !testing.Short() && (differing < 20 || same < 20) { // -short draws a fifth of the worlds
 		t.Errorf("%d flows with a change and %d without: the property was hardly tried", differing, same)
 	}
 }

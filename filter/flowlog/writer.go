@@ -80,6 +80,7 @@ type Writer struct {
 	repeats    repeats
 
 	pending atomic.Pointer[filter.Ruleset]
+	next    atomic.Pointer[Config] // nil for no other
 }
 
 // NewWriter returns a Writer that is the only consumer of its rings.
@@ -94,6 +95,10 @@ func NewWriter(log zerolog.Logger, cfg Config, rings ...*Ring) *Writer {
 // if none is staged. A record that was decided under the same generation gets the
 // verdict it would have, where that differs. Any goroutine may call.
 func (w *Writer) SetPending(rs *filter.Ruleset) { w.pending.Store(rs) }
+
+// Configure exchanges what the Writer does, from its next round on. Any goroutine may
+// call.
+func (w *Writer) Configure(cfg Config) { w.next.Store(&cfg) }
 
 // Stats gives the counters, which may be read while Run is at work.
 func (w *Writer) Stats() *Stats { return &w.stats }
@@ -120,6 +125,10 @@ func (w *Writer) Run(ctx context.Context) error {
 func (w *Writer) Drain() { w.drain(time.Now()) }
 
 func (w *Writer) drain(now time.Time) {
+	if cfg := w.next.Swap(nil); cfg != nil {
+		w.writeRepeats(now.UnixNano(), true) // they wait by the interval of before
+		w.cfg = *cfg
+	}
 	lost := uint64(0)
 	for _, r := range w.rings {
 		for n := len(w.batch); n == len(w.batch); {

@@ -6,6 +6,9 @@
 // it is remembered: an address may be another pod's by the time that a flow of the one
 // before is looked at.
 //
+// Ends writes a line for each flow that ends, and Hits one for all flows of two accounts that
+// the kernel decided from its caches, which no verdict loop sees.
+//
 // List walks over the kernel's table when somebody asks. Names and rules are found in
 // rulesets, which never change, so nothing here waits for the verdict loop or makes it wait.
 package live

@@ -2,6 +2,7 @@ package live
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/postern-project/postern/conntrack"
@@ -99,16 +100,18 @@ type View struct {
 	Epoch uint32
 	Past  []uint32
 	Keep  bool
-	dirty map[netip.Addr]bool
+	dirty []netip.Addr // sorted
 }
 
-// NewView returns the view of a state.
+// NewView returns the view of a state, whose dirty addresses are sorted. The state is the
+// View's from then on.
 func NewView(m nft.Marks, rs *filter.Ruleset, s *nft.State, keep bool) *View {
-	v := &View{Marks: m, Ruleset: rs, Epoch: s.Epoch, Past: s.Past, Keep: keep, dirty: make(map[netip.Addr]bool, len(s.Dirty))}
-	for _, a := range s.Dirty {
-		v.dirty[a] = true
-	}
-	return v
+	return &View{Marks: m, Ruleset: rs, Epoch: s.Epoch, Past: s.Past, Keep: keep, dirty: s.Dirty}
+}
+
+func (v *View) isDirty(a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(v.dirty, a, netip.Addr.Compare)
+	return found
 }
 
 // standing reads a conntrack mark.
@@ -121,7 +124,7 @@ func (v *View) standing(mark uint32, t *flow.Tuple) (verdict string, s Standing)
 		return "allow", Current
 	case accepted:
 		for _, p := range v.Past {
-			if p == epoch && !v.dirty[t.Src] && !v.dirty[t.Dst] {
+			if p == epoch && !v.isDirty(t.Src) && !v.isDirty(t.Dst) {
 				return "allow", Kept
 			}
 		}

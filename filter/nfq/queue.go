@@ -179,6 +179,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		if err := q.answer(n, now); err != nil {
 			return fmt.Errorf("queue %d: send verdicts: %w", q.cfg.Queue, err)
 		}
+		q.stats.Answered.Add(n, time.Duration(time.Now().UnixNano()-now))
 	}
 	return nil
 }
@@ -291,7 +292,7 @@ func (q *Queue) settle(w *waiting, f *filter.InForce, now int64) {
 		q.count(w, &d, nil, now)
 		return
 	}
-	d = f.Decide(w.tuple)
+	f.DecideInto(&w.tuple, &d)
 	if w.doubtful && d.Verdict == filter.Accept {
 		// The direction is conntrack's guess: both must be allowed.
 		if back := f.Decide(w.tuple.Reverse()); back.Verdict == filter.Drop {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/packet"
+	"github.com/postern-project/postern/internal/latency"
 )
 
 // Stats are a queue's counters since Open. The loop alone writes them; anybody may
@@ -15,10 +16,14 @@ type Stats struct {
 	Alive   atomic.Int64
 	Batches atomic.Uint64
 	// Decided counts packets that were decided, by verdict and reason.
-	Decided [filter.Accept + 1][filter.Reasons]atomic.Uint64
+	Decided filter.Decided
 	// Dropped counts those of Decided that were dropped here, by reason. The other
 	// denied ones went back to the rules, which drop them, and count them too.
 	Dropped [filter.Reasons]atomic.Uint64
+	// Answered is how long packets waited in the process: from when the kernel gave them,
+	// in a batch, until their answers were with the kernel. Those that were held for a pod
+	// do not count.
+	Answered latency.Histogram
 	// Undecodable counts packets that were dropped because they could not be
 	// decoded, by cause.
 	Undecodable [packet.Statuses]atomic.Uint64
@@ -43,9 +48,7 @@ type Stats struct {
 // Total sums the counters of one verdict over all reasons, with the undecodable
 // among the drops.
 func (s *Stats) Total(v filter.Verdict) (n uint64) {
-	for i := range s.Decided[v] {
-		n += s.Decided[v][i].Load()
-	}
+	n = s.Decided.Total(v)
 	if v == filter.Drop {
 		for i := range s.Undecodable {
 			n += s.Undecodable[i].Load()

@@ -66,7 +66,15 @@ func TestCachedRead(t *testing.T) {
 	reads("without a table")
 	apply(State{Epoch: 4})
 	learned(t, "allowed_even4", web, 7)
-	reads("what was there before")
+	reads("a new table", "10.0.0.1 10.0.0.2 6 80 true 6")
+	other, err := DialCached(table.cfg.Marks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.Read(true, true, func(h Hits) { t.Errorf("told of what was there before: %+v", h) }); err != nil {
+		t.Fatal(err)
+	}
 	reads("nothing new")
 	learned(t, "allowed_even4", web, 9)
 	learned(t, "denied_even6", six, 1)
@@ -160,29 +168,35 @@ func BenchmarkCachedRead(b *testing.B) {
 	if err := table.Apply(State{}); err != nil {
 		b.Fatal(err)
 	}
-	var ways strings.Builder
-	ways.WriteString("add element inet postern allowed_even4 { ")
-	for i := range DefaultCacheSize {
-		fmt.Fprintf(&ways, "10.1.%d.%d . 10.0.0.2 . tcp . 80 counter packets 1 bytes 0 timeout 1h, ", i>>8, i&255)
-	}
-	ways.WriteString("}")
-	feed(b, ways.String())
-	cached, err := DialCached(table.cfg.Marks) // here: others run on threads that are elsewhere
+	cached, err := DialCached(table.cfg.Marks) // here: benchmarks within run on threads that are elsewhere
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer cached.Close()
-	b.Run("own", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if err := cached.Read(true, true, func(Hits) {}); err != nil {
-				b.Fatal(err)
+	size := 0
+	fill := func(n int) {
+		var ways strings.Builder
+		ways.WriteString("add element inet postern allowed_even4 { ")
+		for ; size < n; size++ {
+			fmt.Fprintf(&ways, "10.1.%d.%d . 10.0.0.2 . tcp . 80 counter packets 1 bytes 0 timeout 1h, ", size>>8, size&255)
+		}
+		ways.WriteString("}")
+		feed(b, ways.String())
+	}
+	for _, n := range []int{1024, 4096, DefaultCacheSize} {
+		fill(n)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := cached.Read(true, true, func(Hits) {}); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-		if n := len(cached.seen[kindAllowed][0]); n != DefaultCacheSize {
-			b.Fatalf("%d ways", n)
-		}
-	})
+			if got := len(cached.seen[kindAllowed][0]); got != n {
+				b.Fatalf("%d ways, want %d", got, n)
+			}
+		})
+	}
 	b.Run("library", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -409,17 +409,25 @@ func ReadCounters(c *Conn) (map[Counter]uint64, error) {
 // is, are dropped by the kernel. Removing a table that is not there is no error.
 func (t *Table) Remove() error {
 	t.inside = false
-	t.delete()
-	if err := t.conn.Flush(); err != nil {
+	return Remove(t.conn)
+}
+
+// Remove is Table.Remove for who has no Table: the table is that of a process that is
+// gone.
+func Remove(c *Conn) error {
+	remove(c, &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet})
+	if err := c.Flush(); err != nil {
 		return fmt.Errorf("table %s: remove: %w", TableName, err)
 	}
 	return nil
 }
 
 // delete queues the messages that delete the table, if there is one.
-func (t *Table) delete() {
-	t.conn.AddTable(t.table) // so that the deletion finds one
-	t.conn.DelTable(t.table)
+func (t *Table) delete() { remove(t.conn, t.table) }
+
+func remove(c *Conn, table *nftables.Table) {
+	c.AddTable(table) // so that the deletion finds one
+	c.DelTable(table)
 }
 
 // difference tells what to add to and delete from a set to make it want, each in

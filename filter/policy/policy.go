@@ -3,6 +3,7 @@ package policy
 import (
 	"math"
 	"net/netip"
+	"slices"
 
 	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/policy/selector"
@@ -317,4 +318,37 @@ type Snapshot struct {
 	HostEndpoints   []*HostEndpoint
 	NetworkSets     []*NetworkSet
 	EndpointSlices  []*EndpointSlice
+
+	// Pieces holds the endpoints in the place of Endpoints, in the same order, if the
+	// snapshot is of a store for large clusters: successive snapshots share what did
+	// not change, while a list of 100,000 pods would be a new one at each event. Pods
+	// and Complete tell no difference.
+	Pieces [][]*Endpoint `json:"-"`
+}
+
+// Pods gives the endpoints. It may make the list.
+func (s *Snapshot) Pods() []*Endpoint {
+	if s.Pieces == nil {
+		return s.Endpoints
+	}
+	return slices.Concat(s.Pieces...)
+}
+
+// NumPods is how many endpoints there are.
+func (s *Snapshot) NumPods() int {
+	n := len(s.Endpoints)
+	for _, p := range s.Pieces {
+		n += len(p)
+	}
+	return n
+}
+
+// Complete gives the same snapshot with its endpoints in Endpoints.
+func (s *Snapshot) Complete() *Snapshot {
+	if s.Pieces == nil {
+		return s
+	}
+	c := *s
+	c.Endpoints, c.Pieces = s.Pods(), nil
+	return &c
 }

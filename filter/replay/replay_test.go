@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -378,8 +380,13 @@ func TestStream(t *testing.T) {
 	if report.Packets != uint64(packets) || bytes < size || report.Evicted == 0 || report.Allowed.Flows == 0 || report.Denied.Flows == 0 {
 		t.Errorf("%d MB, %d packets, report %+v %+v", bytes>>20, packets, report.Allowed, report.Denied)
 	}
-	t.Logf("%d MB, %d packets, %d flows in %v: %.2f million packets a second, heap %d MB",
-		bytes>>20, packets, report.Flows, took.Round(time.Millisecond), float64(packets)/took.Seconds()/1e6, peak.HeapAlloc>>20)
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d MB, %d packets, %d flows in %v: %.2f million packets a second, heap %d MB, resident at most %s",
+		bytes>>20, packets, report.Flows, took.Round(time.Millisecond), float64(packets)/took.Seconds()/1e6, peak.HeapAlloc>>20,
+		strings.TrimSpace(regexp.MustCompile(`VmHWM:(.*)`).FindStringSubmatch(string(status))[1]))
 }
 
 // synthetic is a pcap of raw IP that is made as it is read: connections of a few

@@ -27,6 +27,8 @@ type Result struct {
 	// Reference names the row that ratios are to; empty for none.
 	Reference string `json:"reference,omitempty"`
 	Rows      []Row  `json:"rows"`
+
+	begun usage
 }
 
 const format = 1
@@ -83,9 +85,9 @@ type Machine struct {
 	Kernel    string `json:"kernel"`
 	Go        string `json:"go"`
 	Arch      string `json:"arch"`
-	// Load is the load average over a minute when it began: near or above Cores,
-	// the machine was busy with something else.
-	Load float64 `json:"load"`
+	// Others is the part of the processors that other processes, and the host of a
+	// virtual machine, used while it was measured; nil where that is not known.
+	Others *float64 `json:"others,omitempty"`
 }
 
 // ThisMachine describes the machine; what cannot be read is left out.
@@ -96,9 +98,6 @@ func ThisMachine() Machine {
 	m.MemoryMB >>= 10
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		m.Kernel = strings.TrimSpace(string(b))
-	}
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		fmt.Sscan(string(b), &m.Load)
 	}
 	return m
 }
@@ -117,11 +116,23 @@ func field(path, name string) string {
 	return ""
 }
 
-// Busy tells whether something else took a good part of the machine.
-func (m Machine) Busy() bool { return m.Load > float64(m.Cores)/2 }
+// Busy tells whether something else took so much of the machine that rates say little.
+func (m Machine) Busy() bool { return m.Others != nil && *m.Others > 0.05 }
+
+// Share words Others; it is empty where that is not known.
+func (m Machine) Share() string {
+	if m.Others == nil {
+		return ""
+	}
+	return fmt.Sprintf("others used %.0f %% of it", *m.Others*100)
+}
 
 func (m Machine) String() string {
-	return fmt.Sprintf("%s, load %.1f", strings.Join(m.Facts(), ", "), m.Load)
+	facts := m.Facts()
+	if s := m.Share(); s != "" {
+		facts = append(facts, s)
+	}
+	return strings.Join(facts, ", ")
 }
 
 // Facts are what stays the same from run to run.
@@ -143,7 +154,14 @@ func (m Machine) Facts() (facts []string) {
 func NewResult(bench, version, unit string) *Result {
 	return &Result{
 		Format: format, Bench: bench, At: time.Now().UTC().Truncate(time.Second), Version: version, Machine: ThisMachine(),
-		Settings: map[string]string{}, Unit: unit,
+		Settings: map[string]string{}, Unit: unit, begun: usageNow(),
+	}
+}
+
+// Done notes what others used of the machine since NewResult.
+func (r *Result) Done() {
+	if part, ok := usageNow().others(r.begun, r.Machine.Cores); ok {
+		r.Machine.Others = &part
 	}
 }
 

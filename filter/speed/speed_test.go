@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/compile"
@@ -121,7 +122,7 @@ func TestDecide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(r, back); d != "" {
+	if d := cmp.Diff(r, back, cmpopts.IgnoreUnexported(Result{})); d != "" {
 		t.Error(d)
 	}
 	half := *back
@@ -223,6 +224,26 @@ func TestPageAgainst(t *testing.T) {
 				t.Errorf("%q is not in the page", want)
 			}
 		}
+	}
+}
+
+// What others use is told from what we use ourselves.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1000, 0)
+	first := usage{at: at, user: 50 * time.Second, own: time.Second, stolen: time.Second, known: true}
+	later := usage{at: at.Add(10 * time.Second), user: 65 * time.Second, own: 11 * time.Second, stolen: 2 * time.Second, known: true}
+	if part, ok := later.others(first, 2); !ok || part < 0.299 || part > 0.301 { // 15 - 10 + 1 of 20
+		t.Errorf("%g, %v", part, ok)
+	}
+	if _, ok := later.others(usage{}, 2); ok {
+		t.Error("told without a beginning")
+	}
+	if _, ok := first.others(first, 2); ok {
+		t.Error("told of no time at all")
+	}
+	if u := usageNow(); !u.known || u.user < u.own/2 {
+		t.Errorf("this machine: %+v", u)
 	}
 }
 

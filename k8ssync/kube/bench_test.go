@@ -190,6 +190,24 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// start runs a source until it is synced; stop ends it.
+func start(b *testing.B, url string) (store *k8ssync.Store, stop func()) {
+	store = k8ssync.NewLargeStore()
+	src, err := newSource(Config{NoEvents: true}, &rest.Config{Host: url}, store, zerolog.New(io.Discard))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- src.Run(ctx) }()
+	select {
+	case <-src.Synced():
+	case <-time.After(5 * time.Minute):
+		b.Fatalf("%+v", src.Status())
+	}
+	return store, func() { cancel(); <-done }
+}
+
 // BenchmarkChurn follows a cluster of 100,000 pods and 10,000 policies in which 100
 // pods a second are relabelled, and puts each state in force in an engine. It
 // reports the CPU that takes, the server's small part included, and how long an
@@ -201,16 +219,8 @@ func BenchmarkChurn(b *testing.B) {
 	s := httptest.NewServer(api)
 	defer s.Close()
 	for range b.N {
-		store := k8ssync.NewStore()
-		src, err := newSource(Config{NoEvents: true}, &rest.Config{Host: s.URL}, store, zerolog.New(io.Discard))
-		if err != nil {
-			b.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
 		begin := time.Now()
-		go func() { done <- src.Run(ctx) }()
-		<-src.Synced()
+		store, stop := start(b, s.URL)
 		engine := &filter.Engine{}
 		applier := dataplane.New(engine, &wire{}, noFlows{}, nil, dataplane.Options{Compile: compile.Options{Node: "node-1", Changes: store.Changes}, Epochs: 32})
 		last := store.Snapshot()
@@ -268,8 +278,7 @@ func BenchmarkChurn(b *testing.B) {
 		b.ReportMetric(float64(m.HeapAlloc)/1e6, "MB/live")
 		b.ReportMetric(float64(m.Sys)/1e6, "MB/sys")
 		runtime.KeepAlive(engine)
-		cancel()
-		<-done
+		stop()
 	}
 }
 
@@ -289,28 +298,15 @@ func BenchmarkSync(b *testing.B) {
 	}
 	for range b.N {
 		before := live()
-		store := k8ssync.NewStore()
-		src, err := newSource(Config{NoEvents: true}, &rest.Config{Host: s.URL}, store, zerolog.New(io.Discard))
-		if err != nil {
-			b.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
 		begin := time.Now()
-		go func() { done <- src.Run(ctx) }()
-		select {
-		case <-src.Synced():
-		case <-time.After(2 * time.Minute):
-			b.Fatalf("%+v", src.Status())
-		}
+		store, stop := start(b, s.URL)
 		synced := time.Since(begin)
-		if n := len(store.Snapshot().Endpoints); n != pods {
+		if n := store.Snapshot().NumPods(); n != pods {
 			b.Fatalf("%d endpoints", n)
 		}
 		b.ReportMetric(synced.Seconds(), "s/sync")
 		b.ReportMetric((live()-before)/pods, "B/pod")
-		runtime.KeepAlive(src)
-		cancel()
-		<-done
+		runtime.KeepAlive(store)
+		stop()
 	}
 }

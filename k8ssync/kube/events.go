@@ -226,7 +226,7 @@ func (r *reporter) about(k policy.Key) (subject, bool) {
 		return s, ok
 	}
 	// A pod that is well itself and claims an address of another.
-	pods := r.store.Snapshot().Endpoints
+	pods := r.store.Snapshot().Pods()
 	at, ok := slices.BinarySearchFunc(pods, k, func(e *policy.Endpoint, k policy.Key) int {
 		return cmp.Or(strings.Compare(e.Namespace, k.Namespace), strings.Compare(e.Name, k.Name))
 	})

@@ -35,6 +35,7 @@ type Server struct {
 	program   string
 	args      []string
 	url       string
+	etcdURL   string
 	token     string
 }
 
@@ -55,11 +56,28 @@ func Main(m *testing.M, server **Server, args ...string) int {
 	return code
 }
 
-// Start starts etcd and an API server, and waits until it is ready. Arguments are
-// added to those of kube-apiserver.
-func Start(args ...string) (_ *Server, err error) {
+// Start starts Debian's etcd and an API server, and waits until it is ready. Arguments
+// are added to those of kube-apiserver.
+func Start(args ...string) (*Server, error) { return StartWith(Options{Args: args}) }
+
+// Options are what a server may be started with.
+type Options struct {
+	Args []string // added to those of kube-apiserver
+	// NewEtcd takes the etcd that this Kubernetes is made for, in the place of
+	// Debian's older one, and so the API server has watch lists.
+	NewEtcd bool
+	// Data is a directory that Save wrote: the server begins with a copy of it.
+	Data string
+}
+
+// StartWith is Start with other options.
+func StartWith(o Options) (_ *Server, err error) {
 	etcd, err := exec.LookPath("etcd")
-	if err != nil {
+	if o.NewEtcd {
+		if etcd, err = programs.Program("etcd"); err != nil {
+			return nil, fmt.Errorf("apiserver: %w", err)
+		}
+	} else if err != nil {
 		return nil, errors.New("apiserver: the program etcd is missing; Debian has it in the package etcd-server")
 	}
 	program, err := programs.Program("kube-apiserver")
@@ -76,12 +94,17 @@ func Start(args ...string) (_ *Server, err error) {
 			s.Close()
 		}
 	}()
+	if o.Data != "" {
+		if err := os.CopyFS(s.path("etcd"), os.DirFS(o.Data)); err != nil {
+			return nil, fmt.Errorf("apiserver: %w", err)
+		}
+	}
 	ports, err := freePorts(3)
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
 	client, peer := "http://"+ports[0], "http://"+ports[1]
-	s.url = "https://" + ports[2]
+	s.url, s.etcdURL = "https://"+ports[2], client
 	s.etcd, err = start(s.path("etcd.log"), etcd, "--data-dir", s.path("etcd"),
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer,
@@ -103,8 +126,23 @@ func Start(args ...string) (_ *Server, err error) {
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-signing-key-file", s.path("sa.key"), "--service-account-key-file", s.path("sa.key"),
 		"--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112", "--allow-privileged",
-	}, args)
+	}, o.Args)
 	return s, s.Continue()
+}
+
+// Save ends both programs and copies what etcd holds to a directory, which must not
+// exist.
+func (s *Server) Save(dir string) error {
+	for _, p := range []*process{s.api, s.etcd} {
+		if err := p.stop(syscall.SIGTERM); err != nil {
+			return fmt.Errorf("apiserver: %w", err)
+		}
+	}
+	aside := dir + ".new" // one that is interrupted must not be taken for whole
+	if err := errors.Join(os.RemoveAll(aside), os.CopyFS(aside, os.DirFS(s.path("etcd"))), os.Rename(aside, dir)); err != nil {
+		return fmt.Errorf("apiserver: %w", err)
+	}
+	return nil
 }
 
 // Stop ends the API server; etcd keeps its data.
@@ -191,6 +229,9 @@ func (s *Server) Admin() *rest.Config {
 	c.CAFile = s.path("certs", "apiserver.crt")
 	return c
 }
+
+// Etcd is where etcd serves its clients, without authentication.
+func (s *Server) Etcd() string { return s.etcdURL }
 
 // freePorts gives n loopback addresses with ports that are free now.
 func freePorts(n int) (addresses []string, err error) {

@@ -15,8 +15,8 @@ import (
 // root is the import path of the module that this package belongs to.
 const root = "github.com/postern-project/postern"
 
-// Program gives the path of a Kubernetes program, such as kube-apiserver, and builds
-// it first if this machine has not built it yet, which takes minutes. It may be
+// Program gives the path of a program of Kubernetes, such as kube-apiserver, or of
+// etcd as it is made for, and builds it first if this machine has not built it yet, which takes minutes. It may be
 // called from many processes at once: one builds, the others wait for it.
 func Program(name string) (path string, err error) {
 	defer func() {
@@ -24,7 +24,7 @@ func Program(name string) (path string, err error) {
 			err = fmt.Errorf("kubernetes: %s: %w", name, err)
 		}
 	}()
-	source, err := source()
+	source, of, err := source(name)
 	if err != nil {
 		return "", err
 	}
@@ -49,7 +49,7 @@ func Program(name string) (path string, err error) {
 	}
 	// A build that is interrupted must not leave a half-written program behind.
 	aside := path + ".new"
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", aside, "k8s.io/kubernetes/cmd/"+name)
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", aside, of)
 	build.Dir = source
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -58,18 +58,22 @@ func Program(name string) (path string, err error) {
 	return path, os.Rename(aside, path)
 }
 
-// source is the directory of the nested module. The test may be running in another
-// module that uses this one.
-func source() (string, error) {
+// source is the directory of the nested module that pins a program, and the program's
+// import path. The test may be running in another module that uses this one.
+func source(name string) (dir, of string, err error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", root).Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
-			return "", fmt.Errorf("go list: %w: %s", err, exit.Stderr)
+			return "", "", fmt.Errorf("go list: %w: %s", err, exit.Stderr)
 		}
-		return "", fmt.Errorf("go list: %w", err)
+		return "", "", fmt.Errorf("go list: %w", err)
 	}
-	return filepath.Join(strings.TrimSpace(string(out)), "test", "kubernetes", "programs"), nil
+	dir = filepath.Join(strings.TrimSpace(string(out)), "test", "kubernetes")
+	if name == "etcd" {
+		return filepath.Join(dir, "etcd"), "go.etcd.io/etcd/server/v3", nil
+	}
+	return filepath.Join(dir, "programs"), "k8s.io/kubernetes/cmd/" + name, nil
 }
 
 // cache names the directory for what is built of this source by this toolchain.

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"github.com/vishvananda/netns"
 )
@@ -19,3 +20,6 @@ func Enter(name string, pid int, addrs ...netip.Addr) (*Host, error) {
 
 // Leave is for hosts that Enter gave.
 func (h *Host) Leave() error { return h.ns.Close() }
+
+// Path is where other programs find the namespace of a host of this lab.
+func (l *Lab) Path(h *Host) string { return filepath.Join(namespaceDir, l.name+h.Name) }

@@ -2,28 +2,9 @@ package authz
 
 import (
 	"testing"
-	"time"
 
 	"github.com/postern-project/postern/filter"
 )
-
-func TestHistogram(t *testing.T) {
-	var h Histogram
-	var want time.Duration
-	for _, d := range []time.Duration{0, Bounds[0], Bounds[0] + 1, Bounds[3], Bounds[len(Bounds)-1], Bounds[len(Bounds)-1] + 1, time.Hour} {
-		h.add(d)
-		want += d
-	}
-	b, sum := h.Read()
-	if sum != want || b != [len(Bounds) + 1]uint64{0: 2, 1: 1, 3: 1, len(Bounds) - 1: 1, len(Bounds): 2} {
-		t.Errorf("%v, sum %v", b, sum)
-	}
-	for i := 1; i < len(Bounds); i++ {
-		if Bounds[i] <= Bounds[i-1] {
-			t.Errorf("bound %d does not rise", i)
-		}
-	}
-}
 
 // TestCounts: every check is counted once by verdict and reason, and timed.
 func TestCounts(t *testing.T) {

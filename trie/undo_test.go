@@ -1,0 +1,79 @@
+package trie
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// TestInPlace changes single addresses in place, more often than the list of what they
+// were holds, while readers hold Views of many moments against what was true then.
+func TestInPlace(t *testing.T) {
+	t.Parallel()
+	var addrs []netip.Addr
+	for i := range uint32(9000) { // a /16 that is an array
+		addrs = append(addrs, addr4(10<<24|i))
+	}
+	for i := range uint32(500) {
+		addrs = append(addrs, addr4(11<<24|i<<12), addr6(0xfd<<56, uint64(i)<<20))
+	}
+	var table Table
+	now := make([]uint32, len(addrs))
+	set := func(i int, v uint32) {
+		mustInsert(t, &table, netip.PrefixFrom(addrs[i], addrs[i].BitLen()), v)
+		now[i] = v
+	}
+	for i := range addrs {
+		set(i, uint32(i)+1)
+	}
+	rng := rand.New(rand.NewPCG(1, 7))
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	copies := 0
+	for change := range 3*maxUndone + 100 {
+		set(rng.IntN(len(addrs)), 1+rng.Uint32N(1000))
+		if change%500 == 250 { // which also changes what readers have looked up
+			set(rng.IntN(100), 1+rng.Uint32N(1000))
+		}
+		if change%800 != 0 {
+			continue
+		}
+		list := table.last
+		view, then := table.View(), slices.Clone(now)
+		if list != nil && list != table.last {
+			t.Fatal("a View ends the list")
+		}
+		copies++
+		readers.Go(func() {
+			rng := rand.New(rand.NewPCG(2, uint64(change)))
+			for n := 0; ; n++ {
+				i := rng.IntN(len(addrs))
+				if n%2 == 0 {
+					i = rng.IntN(100)
+				}
+				if got := view.Lookup(addrs[i]); got != then[i] {
+					t.Errorf("view of change %d: lookup %s = %d, want %d", change, addrs[i], got, then[i])
+					return
+				}
+				if n < 5000 {
+					continue
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	close(done)
+	readers.Wait()
+	if table.undone > maxUndone {
+		t.Errorf("%d entries in the list, want at most %d", table.undone, maxUndone)
+	}
+	if copies < 10 {
+		t.Errorf("%d views: nothing was tested", copies)
+	}
+}
