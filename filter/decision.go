@@ -53,6 +53,9 @@ const (
 	// UnknownPod: an address that only pods of this node have is none's, and no pod
 	// that has it became known in time. Drop. The verdict loop gives it.
 	UnknownPod
+	// Stale: the source has not been heard of for too long, and settings say what becomes
+	// of new flows then. Either verdict. The verdict loop gives it.
+	Stale
 
 	// The reasons below are of requests only (DecideRequest).
 
@@ -74,7 +77,7 @@ const (
 
 var reasonNames = [Reasons]string{
 	"none", "not-ready", "invalid-tuple", "no-local-endpoint", "not-hosted",
-	"address-conflict", "rule", "end-of-tier", "profile", "no-profile", "unknown-pod",
+	"address-conflict", "rule", "end-of-tier", "profile", "no-profile", "unknown-pod", "stale",
 	"invalid-request", "invalid-principal", "identity-mismatch", "plaintext",
 }
 

@@ -75,9 +75,10 @@ type daemon struct {
 	metrics *metrics.Metrics
 	web     []webListener
 	// level is the log's, and reloads has what became of the settings.
-	level   level
-	reloads reloads
-	inForce atomic.Pointer[control.State]
+	level     level
+	staleness staleness
+	reloads   reloads
+	inForce   atomic.Pointer[control.State]
 	// marks are those of the rules, and kernelState is what they enforce, for the loop that
 	// applies policy. view is for who looks at flows that live: see liveflows.go.
 	marks       nft.Marks
@@ -159,6 +160,7 @@ func (d *daemon) open() error {
 	for i := range queues.Count {
 		ring := flowlog.NewRing(ringSize)
 		q, err := d.openQueue(nfq.Config{
+			FailOpen: d.cfg.exceptions.queueFull == "accept", AcceptUndecodable: d.cfg.exceptions.undecodable == "accept",
 			Queue: queues.First + i, MaxLen: d.cfg.queueLen, CopyRange: d.cfg.queueBytes,
 			Marks: nfq.Marks{
 				Mask: marks.Mask(), Reply: marks.Reply(), Taken: marks.Taken(), Doubt: marks.Doubt(),
@@ -186,6 +188,7 @@ func (d *daemon) open() error {
 	if d.table, err = nft.NewTable(d.nft, nft.Config{
 		Marks: marks, Queues: queues, Via: d.via,
 		ToHost: toHostChoices[d.cfg.toHost], VXLANPort: d.cfg.vxlanPort, AllowTunnels: d.cfg.allowTunnels, JudgeInvalid: d.cfg.invalid == "judge",
+		Bypass: d.cfg.exceptions.noDaemon == "accept", CountUnanswered: d.cfg.exceptions.failsOpen(),
 		KeepEstablished: d.cfg.established == "keep", Local: d.cfg.podPrefixes, CacheSize: d.cfg.cacheSize,
 		Guard: d.cfg.guard, GuardPortless: d.cfg.guardPortless, GuardKnown: d.cfg.guardKnown,
 	}); err != nil {
@@ -333,6 +336,8 @@ func (d *daemon) apply(ctx context.Context) error {
 	// be applied again, also when what came later is refused.
 	var wanted, inForce, refused *policy.Snapshot
 	var arrived time.Time // zero if that is not known
+	age := time.NewTicker(staleTick)
+	defer age.Stop()
 	for {
 		var retry <-chan time.Time
 		if s := d.store.Snapshot(); d.gate.admits(s) {
@@ -356,6 +361,8 @@ func (d *daemon) apply(ctx context.Context) error {
 		case arrived = <-d.store.Changed():
 		case r := <-d.reloads.wanted:
 			d.adopt(r)
+		case now := <-age.C:
+			d.judgeStaleness(now)
 		case <-d.guard.news:
 			d.repair(ctx)
 		case <-retry:

@@ -49,6 +49,7 @@ type runConfig struct {
 	sources              sourcesConfig
 	authz                authzConfig
 	listen               listenConfig
+	exceptions           exceptionConfig
 	kernelConfig
 }
 
@@ -134,6 +135,7 @@ func addRunFlags(f *pflag.FlagSet, c *runConfig) {
 	f.BoolVar(&c.cleanup, "cleanup", false, "on a normal end remove all rules, so that nothing is enforced; by default they stay and new flows of protected pods are dropped")
 	c.authz.register(f)
 	c.listen.flags(f)
+	c.exceptions.flags(f)
 }
 
 // check refuses what no start could make sense of, naming the flag.
@@ -181,7 +183,7 @@ func (c *runConfig) check() error {
 	if _, err := nft.NewMarks(c.markMask); err != nil {
 		return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
 	}
-	for _, check := range []func() error{c.authz.check, c.sources.check, c.listen.check, c.kernelConfig.check} {
+	for _, check := range []func() error{c.authz.check, c.sources.check, c.listen.check, c.exceptions.check, c.kernelConfig.check} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -187,6 +187,7 @@ func (d *daemon) status() control.Status {
 	}
 	st.Degraded = append(st.Degraded, d.guard.degraded(time.Now())...)
 	st.Degraded = append(st.Degraded, d.reloads.degraded()...)
+	st.Degraded = append(st.Degraded, d.staleness.degraded(d.cfg.exceptions.stale)...)
 	if d.cluster != nil {
 		source := d.cluster.Status()
 		st.Degraded = append(st.Degraded, source.Degraded...)

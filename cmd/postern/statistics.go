@@ -70,6 +70,20 @@ func (d *daemon) readKernel(p *control.Packets) error {
 		p.FailedOpen["spoofed"] = p.Dropped["spoofed"]
 		p.Dropped["spoofed"] = 0
 	}
+	if x := &d.cfg.exceptions; x.undecodable == "accept" {
+		p.FailedOpen["undecodable"] = p.Dropped["undecodable"]
+		p.Dropped["undecodable"] = 0
+	}
+	// Whether for want of room or of a daemon the kernel does not tell.
+	if d.cfg.exceptions.failsOpen() {
+		p.FailedOpen["unanswered"] = rules[nft.CounterUnanswered]
+	}
+	if d.cfg.exceptions.stale == "accept" {
+		p.FailedOpen["stale"] = 0
+		for _, q := range d.queues {
+			p.FailedOpen["stale"] += q.Stats().Decided[filter.Accept][filter.Stale].Load()
+		}
+	}
 	return nil
 }
 

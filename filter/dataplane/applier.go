@@ -71,6 +71,7 @@ type Applier struct {
 	state nft.State
 	rs    *filter.Ruleset
 	known bool
+	forget bool // the next change is to make the kernel forget allowed ways
 	// effect is that of the changes that were compiled and are not in force yet.
 	effect  compile.Effect
 	sweeper *sweeper
@@ -118,6 +119,16 @@ func (a *Applier) Repair() error {
 	return a.apply(a.rs)
 }
 
+// ForgetWays makes the kernel ask about every new flow again, also of those ways that it
+// remembers. Flows that live go on. After an error it is tried again with the next Apply.
+func (a *Applier) ForgetWays() error {
+	if a.rs == nil {
+		return nil
+	}
+	a.forget = true
+	return a.apply(a.rs)
+}
+
 // Retire makes the kernel forget which ways were allowed, so that without an answer to
 // each no new flow of a protected address passes. Flows that live go on. The verdict
 // loops must have ended; nothing but Close may follow.
@@ -144,7 +155,7 @@ func (a *Applier) Retire() error {
 func (a *Applier) apply(rs *filter.Ruleset) error {
 	next := nft.State{Ingress: rs.Protected(flow.Ingress), Egress: rs.Protected(flow.Egress), Pods: rs.Hosted()}
 	gone := a.gone(rs)
-	if a.known && !a.changed(next) && len(gone) == 0 {
+	if a.known && !a.changed(next) && len(gone) == 0 && !a.forget {
 		a.engine.Enforce(rs, a.state.Epoch)
 		a.rs = rs
 		return nil
@@ -162,6 +173,7 @@ func (a *Applier) apply(rs *filter.Ruleset) error {
 	all := a.effect.All || !a.known
 	dirty := slices.Concat(a.effect.Narrowed, gone)
 	next.Epoch, next.Past, next.Dirty = a.wheel.Next(dirty, all)
+	next.ForgetWays = a.forget
 	a.known = false
 	if err := a.kernel.Apply(next); err != nil {
 		a.wheel.Forget()
@@ -170,7 +182,7 @@ func (a *Applier) apply(rs *filter.Ruleset) error {
 	a.engine.Enforce(rs, next.Epoch)
 	a.wheel.Answers(next.Epoch, true)
 	first := a.rs == nil
-	a.state, a.rs, a.known, a.effect = next, rs, true, compile.Effect{}
+	a.state, a.rs, a.known, a.effect, a.forget = next, rs, true, compile.Effect{}, false
 	a.sweep(first, dirty, all, gone)
 	return nil
 }

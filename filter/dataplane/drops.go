@@ -21,6 +21,8 @@ const (
 	// packets waited for theirs already.
 	DropHoldExpired Cause = "hold-expired"
 	DropHoldRefused Cause = "hold-refused"
+	// DropStale: settings let nothing new pass while the source cannot be heard.
+	DropStale Cause = "stale"
 	// DropUndecodable: its headers are broken, cut off, or more than are read.
 	DropUndecodable Cause = "undecodable"
 	// DropQueueFull: as many packets waited for a verdict as may. DropSocketFull: the
@@ -48,7 +50,7 @@ const (
 
 // Causes lists all of them.
 var Causes = []Cause{
-	DropPolicy, DropNotReady, DropHoldExpired, DropHoldRefused, DropUndecodable, DropQueueFull, DropSocketFull, DropFlushed,
+	DropPolicy, DropNotReady, DropHoldExpired, DropHoldRefused, DropStale, DropUndecodable, DropQueueFull, DropSocketFull, DropFlushed,
 	DropGuard, DropGuardPortless, DropGuardKnown, DropInvalid, DropICMPError, DropSpoofed, DropTunnel, DropToHost,
 }
 
@@ -133,6 +135,8 @@ func addQueue(drops map[Cause]uint64, q *nfq.Queue) error {
 		switch filter.Reason(r) {
 		case filter.NotReady:
 			drops[DropNotReady] += n
+		case filter.Stale:
+			drops[DropStale] += n
 		case filter.UnknownPod: // told apart below
 		default:
 			drops[DropPolicy] += n

@@ -87,7 +87,7 @@ func TestCausesOfCounters(t *testing.T) {
 	t.Parallel()
 	others := map[nft.Counter]bool{
 		nft.CounterQueued: true, nft.CounterAccepted: true, nft.CounterStale: true, nft.CounterAllowedCache: true,
-		nft.CounterKept: true, nft.CounterFromNode: true,
+		nft.CounterKept: true, nft.CounterFromNode: true, nft.CounterUnanswered: true,
 	}
 	for _, c := range nft.Counters {
 		if _, drops := byCounter[c]; drops == others[c] {

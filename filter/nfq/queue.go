@@ -31,6 +31,11 @@ type Config struct {
 	// Holds says which packets wait for their pod; the zero value lets none wait.
 	Holds Holds
 
+	// FailOpen lets the kernel accept packets that it has no room for in the queue or the
+	// socket, and AcceptUndecodable those that cannot be decoded. Neither teaches the
+	// kernel anything about their flows.
+	FailOpen, AcceptUndecodable bool
+
 	// Ring takes a record of every decision; nil for none. The Queue is its only
 	// producer.
 	Ring *flowlog.Ring
@@ -82,6 +87,7 @@ type Queue struct {
 	// granted: the socket's buffer holds a full queue.
 	granted bool
 	record  flowlog.Record // scratch: on the heap once, not once a packet
+	override atomic.Int32
 	// working is the epoch of the decisions under way, plus 1; 0 between batches.
 	working atomic.Uint32
 
@@ -273,7 +279,11 @@ func (q *Queue) decide(p *packetMessage, f *filter.InForce, now int64) {
 	t, status := packet.Decode(p.payload)
 	if status != packet.OK {
 		q.stats.Undecodable[status].Add(1)
-		q.drop(p.id)
+		if q.cfg.AcceptUndecodable {
+			q.pass(p.id, p.mark)
+		} else {
+			q.drop(p.id)
+		}
 		return
 	}
 	w := waiting{id: p.id, mark: p.mark, tuple: t}
@@ -290,6 +300,18 @@ func (q *Queue) settle(w *waiting, f *filter.InForce, now int64) {
 	if f == nil {
 		q.refuse(w, d.Reason)
 		q.count(w, &d, nil, now)
+		return
+	}
+	switch Override(q.override.Load()) {
+	case DenyAll:
+		d.Reason = filter.Stale
+		q.refuse(w, d.Reason)
+		q.count(w, &d, f, now)
+		return
+	case AllowAll:
+		d = filter.Decision{Verdict: filter.Accept, Reason: filter.Stale}
+		q.pass(w.id, w.mark)
+		q.count(w, &d, f, now)
 		return
 	}
 	f.DecideInto(&w.tuple, &d)
@@ -344,6 +366,13 @@ func (q *Queue) repeat(id, mark uint32) {
 func (q *Queue) refuse(w *waiting, why filter.Reason) {
 	q.stats.Dropped[why].Add(1)
 	q.drop(w.id)
+}
+
+// pass appends the answer that lets one packet go on and says nothing of its flow.
+func (q *Queue) pass(id, mark uint32) {
+	if q.room() {
+		q.len += putVerdict(q.out[q.len:], q.cfg.Queue, id, nfqueue.NfAccept, mark&^q.cfg.Marks.Mask, true)
+	}
 }
 
 func (q *Queue) drop(id uint32) {

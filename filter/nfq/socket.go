@@ -94,13 +94,17 @@ func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
 
 // settings are the steps after the bind, which can be repeated.
 func settings(cfg Config) []setting {
+	flags := uint32(nfqueue.NfQaCfgFlagGSO)
+	if cfg.FailOpen {
+		flags |= nfqueue.NfQaCfgFlagFailOpen
+	}
 	return []setting{
 		{"set copy range", []netlink.Attribute{{Type: cfgParams, Data: append(be32(cfg.CopyRange), nfqueue.NfQnlCopyPacket)}}},
 		{"set length", []netlink.Attribute{{Type: cfgMaxLen, Data: be32(cfg.MaxLen)}}},
 		// Without GSO the kernel cuts large packets up before it queues them, and
 		// segments of a flow that conntrack has not confirmed are dropped.
 		{"set flags", []netlink.Attribute{
-			{Type: cfgFlags, Data: be32(nfqueue.NfQaCfgFlagGSO)},
+			{Type: cfgFlags, Data: be32(flags)},
 			{Type: cfgMask, Data: be32(nfqueue.NfQaCfgFlagGSO | nfqueue.NfQaCfgFlagFailOpen)},
 		}},
 	}

@@ -89,6 +89,10 @@ func (m Marks) Taken() uint32 { return m.at(stateAsked, 1) }
 // Doubt: it is no SYN, and going by the flow's ports conntrack has its direction wrong.
 func (m Marks) Doubt() uint32 { return m.at(stateAsked, 2) }
 
+// Asked: nothing is known of it, where packets that get no answer are counted; elsewhere it
+// carries nothing.
+func (m Marks) Asked() uint32 { return m.at(stateAsked, 3) }
+
 // Flow is what the conntrack mark of a flow carries under Mask that was accepted in
 // an epoch.
 func (m Marks) Flow(epoch uint32) uint32 { return m.at(stateFlow, epoch) }

@@ -33,16 +33,25 @@ func (v QueueVia) String() string {
 // addresses, in both directions, meet one queue.
 type Queues struct{ First, Count uint16 }
 
-// statement is "queue num FIRST-LAST", with no flags: no bypass.
-func (q Queues) statement(via QueueVia) exprs {
+// statement is "queue num FIRST-LAST", and with bypass "flags bypass": packets go on where
+// nobody has bound the queue.
+func (q Queues) statement(via QueueVia, bypass bool) exprs {
+	const xtBypass = 1 // NFQ_FLAG_BYPASS of the same header
 	if via == ViaNative {
-		return exprs{&expr.Queue{Num: q.First, Total: q.Count}}
+		e := &expr.Queue{Num: q.First, Total: q.Count}
+		if bypass {
+			e.Flag = expr.QueueFlagBypass
+		}
+		return exprs{e}
 	}
 	// struct xt_NFQ_info_v3 (uapi linux/netfilter/xt_NFQUEUE.h): u16 queuenum,
 	// u16 queues_total, u16 flags, padded to the 8 bytes of XT_ALIGN.
 	info := make(xt.Unknown, 8)
 	binary.NativeEndian.PutUint16(info[0:], q.First)
 	binary.NativeEndian.PutUint16(info[2:], q.Count)
+	if bypass {
+		binary.NativeEndian.PutUint16(info[4:], xtBypass)
+	}
 	return exprs{&expr.Target{Name: "NFQUEUE", Rev: 3, Info: &info}}
 }
 
@@ -71,7 +80,7 @@ func Probe(c *Conn) (QueueVia, error) {
 func Try(c *Conn, via QueueVia) error {
 	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "postern-probe"})
 	ch := c.AddChain(&nftables.Chain{Table: t, Name: "probe"})
-	c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: Queues{Count: 1}.statement(via)})
+	c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: Queues{Count: 1}.statement(via, false)})
 	c.DelTable(t)
 	return c.Flush()
 }

@@ -52,10 +52,13 @@ const (
 	CounterGuardKnown    Counter = "guard_known"
 )
 
+// CounterUnanswered: passed the queue without an answer (Config.CountUnanswered).
+const CounterUnanswered Counter = "unanswered"
+
 // Counters lists the counters that Table makes; CounterSpoofed is that of Sources.
 var Counters = []Counter{
 	CounterQueued, CounterAccepted, CounterDenied, CounterStale, CounterAllowedCache, CounterDeniedCache, CounterDeniedFlow, CounterKept,
-	CounterFromNode, CounterInvalid, CounterError, CounterTunnel, CounterToHost, CounterGuard, CounterGuardPortless, CounterGuardKnown,
+	CounterFromNode, CounterInvalid, CounterError, CounterTunnel, CounterToHost, CounterGuard, CounterGuardPortless, CounterGuardKnown, CounterUnanswered,
 }
 
 type chain struct {
@@ -120,7 +123,7 @@ type builder struct {
 
 // chains is the whole table as a value.
 func (b *builder) chains() []chain {
-	return []chain{
+	chains := []chain{
 		{name: chainKeep, rules: b.keep()},
 		{name: chainFlow, rules: b.flow()},
 		{name: chainAllowWay, rules: b.learn(b.allowed[b.epoch%2])},
@@ -148,6 +151,22 @@ func (b *builder) chains() []chain {
 		}},
 		{name: "host_input", hook: nftables.ChainHookInput, priority: afterIPVS, rules: b.input()},
 		{name: "pod_postrouting", hook: nftables.ChainHookPostrouting, priority: beforeSourceNAT, rules: b.postrouting()},
+	}
+	if b.cfg.CountUnanswered {
+		// What the queue answers goes through the hook again from its beginning and is
+		// settled there, so what comes here with a question's mark was not answered.
+		chains = append(chains,
+			chain{name: "unanswered_input", hook: nftables.ChainHookInput, priority: nftables.ChainPriorityRef(*afterIPVS + 1), rules: b.unanswered()},
+			chain{name: "unanswered_postrouting", hook: nftables.ChainHookPostrouting, priority: nftables.ChainPriorityRef(*beforeSourceNAT + 1), rules: b.unanswered()})
+	}
+	return chains
+}
+
+func (b *builder) unanswered() []rule {
+	m := b.cfg.Marks
+	return []rule{
+		{"passes unjudged", join(packetMarkIs(m.stateMask(), m.at(stateAsked, 0)), count(CounterUnanswered))},
+		{"and leaves no mark", join(packetMarkIs(m.stateMask(), m.at(stateAsked, 0)), setPacketMark(b.mask(), 0))},
 	}
 }
 
@@ -250,15 +269,23 @@ func (b *builder) enforce() []rule {
 		[]rule{
 			{"", jump(chainCache)},
 			{"", jump(chainGuard)},
-			{"nothing is known", setPacketMark(b.mask(), 0)},
+			{"nothing is known", setPacketMark(b.mask(), b.asked())},
 		},
 		isAnswer("tell the queue who began the flow", setPacketMark(b.mask(), m.Reply())),
 		[]rule{
 			{"or that nobody knows", join(isTaken(), setPacketMark(b.mask(), m.Taken()))},
 			{"or that it is in doubt", join(flowIs(expr.CtStateBitESTABLISHED), isOriginal(), notOpening(), looksLikeAnswer(), setPacketMark(b.mask(), m.Doubt()))},
 			{"or that it is in doubt", join(isReply(), notOpening(), looksLikeQuestion(), setPacketMark(b.mask(), m.Doubt()))},
-			{"ask", join(count(CounterQueued), b.cfg.Queues.statement(b.cfg.Via))},
+			{"ask", join(count(CounterQueued), b.cfg.Queues.statement(b.cfg.Via, b.cfg.Bypass))},
 		})
+}
+
+// asked is the mark of a packet about which nothing is known.
+func (b *builder) asked() uint32 {
+	if b.cfg.CountUnanswered {
+		return b.cfg.Marks.Asked()
+	}
+	return 0
 }
 
 // accepted lets a packet pass that the queue accepted.

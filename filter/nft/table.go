@@ -46,6 +46,10 @@ type Config struct {
 	Local []netip.Prefix
 	// CacheSize is how many ways each of the caches holds; 0 for DefaultCacheSize.
 	CacheSize uint32
+	// Bypass lets packets pass that would go to the queue while nobody has bound it.
+	// CountUnanswered counts packets that pass the queue without an answer: for Bypass, or
+	// because whoever bound it has asked the kernel to let pass what it has no room for.
+	Bypass, CountUnanswered bool
 	// What one source may ask the queue a second, at once and in the long run: about
 	// new flows of protocols with ports, new ones of others, and packets of flows that
 	// conntrack knows. What is over is dropped. 0 is without limit.

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -121,12 +122,19 @@ func (f *feed) page(list runtime.Object) (*itemList, error) {
 	return page, meta.EachListItem(list, add)
 }
 
+var errNoAnswer = errors.New("the connection ended without an answer")
+
 // watch opens a watch whose events carry items.
 func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
 	o.Watch = true
 	o.FieldSelector = f.of.fields
 	err = f.persist(ctx, func() error {
 		w, err = f.client.Get().Resource(f.of.plural).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
+		if _, answered := w.(*watch.StreamWatcher); err == nil && !answered {
+			// client-go makes an empty watch of a connection that ends without an answer,
+			// as those to a load balancer do that has no API server behind it.
+			err = errNoAnswer
+		}
 		return err
 	})
 	if err != nil {
