@@ -5,15 +5,36 @@ import (
 	"net"
 	"net/http"
 	"strings"
-
-	"golang.org/x/net/http2"
 )
+
+// single is a listener of one connection.
+type single struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (s single) Accept() (net.Conn, error) {
+	if c, ok := <-s.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (s single) Close() error { return nil }
 
 // serveHTTP2 forwards the streams of a connection as requests of HTTP/1.1.
 func (p *Proxy) serveHTTP2(c *connection) {
 	to := &http.Transport{DisableKeepAlives: true, DisableCompression: true, Dial: func(string, string) (net.Conn, error) { return p.cfg.Dial() }}
 	defer to.CloseIdleConnections()
-	(&http2.Server{}).ServeConn(c, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, in *http.Request) {
+	one := single{p.listener, make(chan net.Conn, 1)}
+	one.conns <- c
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true) // TLS has been ended
+	server := &http.Server{Protocols: &protocols, ConnState: func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			close(one.conns)
+		}
+	}, Handler: http.HandlerFunc(func(w http.ResponseWriter, in *http.Request) {
 		r := &request{method: in.Method, path: in.RequestURI, host: in.Host, protocol: "HTTP/2", size: in.ContentLength}
 		for name, values := range in.Header {
 			for _, v := range values {
@@ -48,5 +69,6 @@ func (p *Proxy) serveHTTP2(c *connection) {
 		}
 		w.WriteHeader(got.StatusCode)
 		io.Copy(w, got.Body)
-	})})
+	})}
+	server.Serve(one)
 }
