@@ -138,6 +138,6 @@ func (d *daemon) logAuthz() {
 		return
 	}
 	st := d.authz.Stats()
-	d.log.Info().Uint64("allowed", st.Total(filter.Accept)).Uint64("denied", st.Total(filter.Drop)).Uint64("panics", st.Panics.Load()).
+	d.log.Info().Uint64("allowed", st.Total(filter.Accept)).Uint64("denied", st.Total(filter.Drop)).Uint64("unread", st.Unread.Load()).Uint64("panics", st.Panics.Load()).
 		Msg("requests answered")
 }
