@@ -16,6 +16,7 @@ command -v tshark >/dev/null || need="$need tshark"
 command -v iptables >/dev/null || need="$need iptables"
 command -v promtool >/dev/null || need="$need prometheus"
 command -v ip >/dev/null || need="$need iproute2"
+command -v conntrack >/dev/null || need="$need conntrack"
 if [ "${1-}" = vm ]; then
 	command -v qemu-system-x86_64 >/dev/null || need="$need qemu-system-x86"
 	command -v busybox >/dev/null && busybox --list | grep -qx depmod || need="$need busybox-static"
@@ -28,7 +29,6 @@ if [ "${1-}" = node ]; then
 	command -v runc >/dev/null || need="$need runc"
 	[ -x /usr/lib/cni/ptp ] || need="$need containernetworking-plugins"
 	command -v ip >/dev/null || need="$need iproute2"
-	command -v conntrack >/dev/null || need="$need conntrack"
 fi
 if [ "${1-}" = systemd ]; then
 	command -v systemd-nspawn >/dev/null || need="$need systemd-container"

@@ -58,6 +58,7 @@ type bench struct {
 	dir    string
 	socket string
 	daemon *lab.Daemon
+	marker int // see settled
 }
 
 // examples are the manifests that the documentation shows.
