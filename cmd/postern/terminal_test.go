@@ -8,11 +8,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/postern-project/postern/filter/control"
+	"github.com/postern-project/postern/filter/live"
+	"github.com/postern-project/postern/filter/observe"
 	"github.com/postern-project/postern/filter/policy"
 )
 
@@ -104,6 +107,12 @@ spec:
 		{[]string{"explain", "--source", dir, "--from", "a/" + raw, "--to", "10.0.0.1", "--port", "tcp/1"}, false},
 		{[]string{"snapshot", "--source", dir}, true},
 		{[]string{"get", "endpoints", "--source", dir}, true},
+		{[]string{"get", "endpoints", "--source", dir, "-o", "wide"}, true},
+		{[]string{"get", "endpoints", "--source", dir, "-o", "json"}, true},
+		{[]string{"get", "endpoints", raw, "--source", dir}, false},
+		{[]string{"get", "accounts", "--all", "--source", dir}, true},
+		{[]string{"get", "accounts", "--all", "--source", dir, "-o", "json"}, true},
+		{[]string{"get", "endpoints", "--source", dir}, true},
 		{[]string{"get", "endpoints", "--source", dir, "-o", "json"}, true},
 		{[]string{"get", "accounts", "--source", dir, "-o", "wide"}, true},
 		{[]string{"get", "accounts", raw, "--source", dir}, false},
@@ -174,6 +183,24 @@ func TestEscaperKeepsText(t *testing.T) {
 	}
 }
 
+// All JSON goes through newJSON.
+func TestOneJSONWriter(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) < 40 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "terminal.go" && !strings.HasSuffix(name, "_test.go") && regexp.MustCompile(`json\.(NewEncoder|Marshal)`).Match(text) {
+			t.Errorf("%s writes JSON by itself: use newJSON or writeJSON", name)
+		}
+	}
+}
+
 // The daemon's own words: its status and its log.
 func TestNoEscapesOfDaemon(t *testing.T) {
 	t.Parallel()
@@ -184,6 +211,12 @@ func TestNoEscapesOfDaemon(t *testing.T) {
 		Unusable: []control.Unusable{{Problem: policy.Problem{Message: evil}}}, UnusableTotal: 1,
 	}
 	if err := errors.Join(printStatus(&b, &st, time.Now()), writeJSON(&b, st)); err != nil {
+		t.Fatal(err)
+	}
+	end := live.End{Pod: evil, Account: evil}
+	flows := []live.Flow{{Src: end, Dst: end, Policy: evil, Tier: evil}}
+	line := observe.Line{Kind: "request", SrcPod: evil, SrcAccount: evil, DstPod: evil, Method: evil, Path: evil, Policy: evil, Tier: evil, Problem: evil, Pending: "deny", PendingPolicy: evil}
+	if err := errors.Join(printFlows(&b, flows), writeJSON(&b, flows), textLines(&b)(line), newJSON(&b).Encode(line)); err != nil {
 		t.Fatal(err)
 	}
 	for _, format := range []string{"json", "console", "auto"} {
