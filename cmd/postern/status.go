@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-project/postern/filter/control"
+	"github.com/postern-project/postern/filter/nft"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -34,7 +35,7 @@ not. With --strict it is 1 as well if anything is degraded.`,
 			}
 			st, err := control.NewClient(socket).Status(cmd.Context())
 			if errors.Is(err, control.ErrUnreachable) {
-				return exitError{exitUnreachable, fmt.Errorf("%w; is postern running?", err)}
+				return exitError{exitUnreachable, fmt.Errorf("%w; is postern running?%s", err, leftBehind())}
 			}
 			if err != nil {
 				return err
@@ -55,6 +56,24 @@ not. With --strict it is 1 as well if anything is degraded.`,
 	f.StringVar(&output, "output", "text", "text or json")
 	f.BoolVar(&strict, "strict", false, "exit with 1 if anything is degraded")
 	return cmd
+}
+
+// leftBehind is a sentence about what holds on this host while no daemon answers; empty
+// for who may not look into the kernel.
+func leftBehind() string {
+	c, err := nft.Dial()
+	if err != nil {
+		return ""
+	}
+	defer c.CloseLasting()
+	exists, err := nft.Exists(c)
+	switch {
+	case err != nil:
+		return ""
+	case exists:
+		return " Its rules are in the kernel: while it does not run, new flows of protected pods are dropped"
+	}
+	return " It has no rules in the kernel: nothing is enforced"
 }
 
 // printStatus writes for people. What came from the API server or a file may hold

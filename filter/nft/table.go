@@ -426,6 +426,15 @@ func Remove(c *Conn) error {
 	return nil
 }
 
+// Exists tells whether a postern, of which nobody need be left, has its table in the kernel.
+func Exists(c *Conn) (bool, error) {
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName }), nil
+}
+
 // delete queues the messages that delete the table, if there is one.
 func (t *Table) delete() { remove(t.conn, t.table) }
 
