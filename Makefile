@@ -21,7 +21,7 @@ build: ## bin/postern
 
 .PHONY: packages
 packages: ## bin/postern_VERSION_ARCH.deb and the .rpm; VERSION is the commit's unless given
-	GO="$(GO)" deploy/packages/build.sh
+	GO="$(GO)" VERSION="$(VERSION)" OUT="$(OUT)" deploy/packages/build.sh
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -57,7 +57,7 @@ test-node: ## tests on a real Kubernetes node with real pods; two minutes, and s
 	$(GO) test -tags node -count 1 -timeout 15m ./test/node
 
 .PHONY: test-systemd
-test-systemd: ## packages on a booted Debian 12: install, restarts under load, upgrade, removal; three minutes
+test-systemd: apiserver ## packages on a booted Debian 12: install, restarts under load, upgrade, removal; three minutes
 	test/deps.sh systemd
 	$(GO) test -tags systemd -count 1 -timeout 15m -v ./test/systemd
 

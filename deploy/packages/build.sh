@@ -12,7 +12,8 @@ NFPM=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
 : "${VERSION:=0.1.0-dev.$(TZ=UTC git log -1 --date=format-local:%Y%m%d%H%M%S --format=%cd)+$(git rev-parse --short=12 HEAD)}"
 GOARCH=$($GO env GOARCH)
 export SOURCE_DATE_EPOCH VERSION GOARCH
-mkdir -p "${OUT:=bin}"
+: "${OUT:=bin}"
+mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 
 stage=$(mktemp -d)

@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// hostname is the machine's, and so that of the cluster's node.
+const hostname = "n1"
+
 // Machine is a Debian with systemd as its first process, in a network namespace that
 // somebody else has made. Its files outlast Halt and the next Boot.
 type Machine struct {
@@ -41,7 +44,7 @@ func New(dir, netns, packages string) (*Machine, error) {
 	if err := syscall.Mount("overlay", m.root(), "overlay", 0, layers); err != nil {
 		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
-	return m, nil
+	return m, os.WriteFile(filepath.Join(m.root(), "etc/hostname"), []byte(hostname+"\n"), 0o644)
 }
 
 func (m *Machine) upper() string { return filepath.Join(m.dir, "upper") }

@@ -33,6 +33,8 @@ const patience = time.Minute
 type world struct {
 	*testing.T
 	*Machine
+	*guide
+	node     *lab.Host
 	pods     map[string]*lab.Host
 	packages string
 	before   state // before anything of postern was there
@@ -157,10 +159,14 @@ func (w *world) counter(name string) int {
 // TestSystemd is one story on one machine: each part begins with what the last has left.
 func TestSystemd(t *testing.T) {
 	w := &world{T: t, packages: t.TempDir(), ports: new(int)}
+	var err error
+	w.guide, err = readGuide()
+	w.check(err)
 	w.build()
 	l, err := lab.New()
 	w.check(err)
 	defer func() { w.check(l.Close()) }()
+	w.node = l.Node
 	w.pods, err = l.AddPods(examples)
 	w.check(err)
 	w.Machine, err = New(t.TempDir(), l.Path(l.Node), w.packages)
@@ -168,6 +174,7 @@ func TestSystemd(t *testing.T) {
 	defer func() { w.check(w.Close()) }()
 	w.check(w.Boot())
 	defer func() { w.check(w.Halt()) }()
+	w.write("/etc/apt/apt.conf.d/90yes", `APT::Get::Assume-Yes "true";`)
 	w.before = w.state()
 
 	for _, part := range []struct {
@@ -179,12 +186,14 @@ func TestSystemd(t *testing.T) {
 		{"refuses", (*world).refuses},
 		{"enforces", (*world).enforces},
 		{"hardened", (*world).hardened},
+		{"reload", (*world).reload},
 		{"restarts", (*world).restarts},
 		{"hangs", (*world).hangs},
 		{"crashes", (*world).crashes},
 		{"upgrade", (*world).upgrade},
 		{"order", (*world).order},
 		{"boot", (*world).boot},
+		{"cluster", (*world).cluster},
 		{"stop", (*world).stop},
 		{"purge", (*world).purge},
 		{"rpm", (*world).rpm},
@@ -200,15 +209,20 @@ func TestSystemd(t *testing.T) {
 		}
 		t.Logf("%s: %.1f s", part.name, time.Since(began).Seconds())
 	}
+	for line, run := range w.lines {
+		if !run {
+			t.Errorf("docs/install.md says, and nothing here has tried: %s", line)
+		}
+	}
 }
 
 // build makes the packages, and those of the first version twice.
 func (w *world) build() {
 	w.Helper()
+	w.followed("make packages")
 	again := w.TempDir()
 	for _, b := range []struct{ version, out string }{{version1, w.packages}, {version1, again}, {version2, w.packages}} {
-		cmd := exec.Command("../../deploy/packages/build.sh")
-		cmd.Env = append(os.Environ(), "VERSION="+b.version, "OUT="+b.out)
+		cmd := exec.Command("make", "-C", "../..", "packages", "VERSION="+b.version, "OUT="+b.out)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			w.Fatalf("build: %v\n%s", err, out)
 		}
@@ -234,7 +248,8 @@ func (w *world) deb(version string) string {
 }
 
 func (w *world) install() {
-	out := w.run("dpkg", "--install", w.deb(version1))
+	w.offer(version1)
+	out := w.follow("apt-get install ./bin/postern_*_amd64.deb")
 	if !strings.Contains(out, "enforces nothing yet") {
 		w.Errorf("it does not say what to do next: %s", out)
 	}
@@ -293,9 +308,9 @@ func (w *world) enforces() {
 		w.check(err)
 		w.write("/etc/postern/manifests/"+filepath.Base(f), string(text))
 	}
-	w.write("/etc/postern/postern.yaml", w.run("cat", "/etc/postern/postern.yaml")+"source: /etc/postern/manifests\n")
-	w.run("systemctl", "enable", "--now", "postern")
-	if got := w.run("postern", "status"); !strings.HasPrefix(got, "enforcing") {
+	w.follow("echo 'source: /etc/postern/manifests' >>/etc/postern/postern.yaml")
+	w.follow("systemctl enable --now postern")
+	if got := w.follow("postern status"); !strings.HasPrefix(got, "enforcing") {
 		w.Errorf("it is active, and status says %s", got)
 	}
 	if got := w.property("User") + w.run("ps", "-o", "user=", "-p", w.property("MainPID")); got != "posternpostern\n" {
@@ -317,6 +332,24 @@ func (w *world) hardened() {
 	}
 }
 
+// reload: settings are read again by the process that is there, and not used if they
+// make no sense.
+func (w *world) reload() {
+	pid, settings := w.property("MainPID"), w.run("cat", "/etc/postern/postern.yaml")
+	for _, r := range []struct{ more, says string }{
+		{"noSuchKey: 1\n", "the settings cannot be reloaded"},
+		{"", "reloaded the settings"},
+	} {
+		w.write("/etc/postern/postern.yaml", settings+r.more)
+		w.run("systemctl", "reload", "postern")
+		w.wait(r.says, func() bool { return strings.Contains(w.run("journalctl", "-u", "postern", "-o", "cat"), r.says) })
+	}
+	if w.property("MainPID") != pid || w.property("ActiveState") != "active" {
+		w.Error("a reload ended the process")
+	}
+	w.reaches("prod-engineering/reports", "prod-engineering/db", false)
+}
+
 // restarts: neither a restart nor a crash loses a packet or lets one through.
 func (w *world) restarts() {
 	stored := w.property("NFileDescriptorStore")
@@ -325,7 +358,7 @@ func (w *world) restarts() {
 		for i := range 40 {
 			time.Sleep(time.Duration(100+rand.IntN(300)) * time.Millisecond)
 			if i%2 == 0 {
-				w.run("systemctl", "restart", "postern")
+				w.follow("systemctl restart postern")
 			} else {
 				w.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "postern")
 			}
@@ -386,8 +419,9 @@ func (w *world) upgrade() {
 	w.write("/etc/default/postern", usual)
 
 	settings := w.run("cat", "/etc/postern/postern.yaml")
+	w.offer(version2)
 	w.load(1000, func() {
-		w.run("dpkg", "--install", w.deb(version2))
+		w.follow("apt-get install ./bin/postern_*_amd64.deb")
 		w.again(pid)
 	})
 	if got := w.run("postern", "version"); !strings.HasPrefix(got, "postern "+version2+" ") {
@@ -423,6 +457,17 @@ func (w *world) order() {
 		w.Errorf("kubelet started when postern was %s", got)
 	}
 	w.run("systemctl", "stop", "postern", "kubelet")
+	// One that was told to wait for as long as it takes.
+	w.write("/etc/systemd/system/kubelet.service.d/wait.conf", w.unit("ExecStartPre="))
+	w.run("systemctl", "daemon-reload")
+	if _, err := w.Exec("systemctl", "start", "kubelet"); err == nil {
+		w.Error("kubelet started without postern")
+	}
+	w.run("systemctl", "start", "postern", "kubelet")
+	w.run("systemctl", "stop", "postern", "kubelet")
+	w.run("rm", "-r", "/etc/systemd/system/kubelet.service.d")
+	w.run("systemctl", "daemon-reload")
+
 	w.write("/etc/postern/manifests/broken.yaml", "kind: [")
 	if _, err := w.Exec("systemctl", "start", "postern", "kubelet"); err == nil {
 		w.Error("postern could not become ready, and the start succeeded")
@@ -465,9 +510,10 @@ func (w *world) boot() {
 // stop: closed, and said so.
 func (w *world) stop() {
 	w.run("systemctl", "stop", "postern")
-	if out, err := w.Exec("postern", "status"); err == nil {
+	if out, err := w.Exec("postern", "status"); err == nil || !strings.Contains(out, "new flows of protected pods are dropped") {
 		w.Errorf("status: %s", out)
 	}
+	// Nobody has gone this way within the last minute.
 	w.reaches("prod-engineering/auth", "prod-engineering/db", false)
 	w.reaches("prod-engineering/reports", "prod-engineering/db", false)
 	w.run("systemctl", "start", "postern")
@@ -492,10 +538,13 @@ func (w *world) purge() {
 	if both == 0 {
 		w.Error("no flow has a mark of postern's and of somebody else's")
 	}
-	w.run("dpkg", "--remove", "postern")
+	w.follow("apt-get remove postern")
+	if out, err := w.Exec("postern", "status"); err == nil {
+		w.Errorf("status: %s", out)
+	}
 	w.reaches("prod-engineering/reports", "prod-engineering/db", true)
 	w.run("test", "-e", "/etc/postern/postern.yaml")
-	w.run("dpkg", "--purge", "postern")
+	w.follow("apt-get purge postern")
 	w.unchanged()
 	if marks := w.marks(); len(marks) != 2 || marks[0] == 0 || marks[5] == 0 {
 		w.Errorf("flows by their marks: %v", marks)
@@ -544,11 +593,11 @@ type state struct {
 	units             string
 }
 
-// state looks at the machine. Logs, and the books that dpkg and rpm keep, do not count.
+// state looks at the machine. Logs, and the books that apt, dpkg and rpm keep, do not count.
 func (w *world) state() (s state) {
 	w.Helper()
 	s.files = map[string]bool{}
-	list := w.run("find", "/", "-xdev", "(", "-path", "/var/log", "-o", "-path", "/var/lib/dpkg", "-o", "-path", "/var/lib/rpm", "-o",
+	list := w.run("find", "/", "-xdev", "(", "-path", "/var/log", "-o", "-path", "/var/lib/dpkg", "-o", "-path", "/var/lib/rpm", "-o", "-path", "/var/lib/apt", "-o", "-path", "/var/cache/apt", "-o",
 		"-path", "/var/lib/systemd", "-o", "-path", "/tmp", "-o", "-path", "/var/tmp", ")", "-prune", "-o", "-print")
 	list += w.run("sh", "-c", "find /run -name '*postern*'")
 	for f := range strings.Lines(list) {
