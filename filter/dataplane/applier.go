@@ -68,9 +68,9 @@ type Applier struct {
 	compiler *compile.Compiler
 	wheel    *nft.Wheel // nil before the first change
 	// state and rs are what is in force; known is false if that is not certain.
-	state nft.State
-	rs    *filter.Ruleset
-	known bool
+	state  nft.State
+	rs     *filter.Ruleset
+	known  bool
 	forget bool // the next change is to make the kernel forget allowed ways
 	// effect is that of the changes that were compiled and are not in force yet.
 	effect  compile.Effect

@@ -85,8 +85,8 @@ type Queue struct {
 	len    int    // bytes of out in use
 	stats  Stats
 	// granted: the socket's buffer holds a full queue.
-	granted bool
-	record  flowlog.Record // scratch: on the heap once, not once a packet
+	granted  bool
+	record   flowlog.Record // scratch: on the heap once, not once a packet
 	override atomic.Int32
 	// working is the epoch of the decisions under way, plus 1; 0 between batches.
 	working atomic.Uint32

@@ -316,8 +316,8 @@ func TryFeatures(c *Conn, cfg Config) ([]Feature, error) {
 		make  func(*nftables.Table)
 	}{
 		{"nf_tables, table of family inet", false, func(*nftables.Table) {}},
-		{"queue expression (nft_queue)", true, chain(Queues{Count: 1}.statement(ViaNative))},
-		{"NFQUEUE target (xt_NFQUEUE, nft_compat)", true, chain(Queues{Count: 1}.statement(ViaTarget))},
+		{"queue expression (nft_queue)", true, chain(Queues{Count: 1}.statement(ViaNative, false))},
+		{"NFQUEUE target (xt_NFQUEUE, nft_compat)", true, chain(Queues{Count: 1}.statement(ViaTarget, false))},
 		{"conntrack state (nft_ct)", false, chain(isInvalid(), drop())},
 		{"conntrack mark", false, chain(setFlowMark(m.Mask(), m.Flow(0)))},
 		{"packet mark", false, chain(setPacketMark(m.Mask(), 0))},
