@@ -133,6 +133,7 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 		d.store = k8ssync.NewLargeStore()
 	}
 	defer d.close()
+	d.findPods(ctx)
 	if err := d.open(); err != nil {
 		return err
 	}

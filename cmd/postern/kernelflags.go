@@ -14,7 +14,7 @@ import (
 type kernelConfig struct {
 	established                      string
 	podCIDRs                         []string
-	podPrefixes                      []netip.Prefix // of podCIDRs, once checked
+	podPrefixes                      []netip.Prefix // of podCIDRs, once checked, or of the node's object
 	holdTime                         time.Duration
 	holds, holdsOf                   int
 	cacheSize                        uint32
@@ -25,7 +25,7 @@ type kernelConfig struct {
 
 func addKernelFlags(f *pflag.FlagSet, c *kernelConfig) {
 	f.StringVar(&c.established, "established-flows", "revoke", "what becomes of accepted flows that a later change denies: revoke stops them at their next packet, keep lets them go on until they end")
-	f.StringArrayVar(&c.podCIDRs, "pod-cidr", nil, "prefix from which pods of this host have their addresses (may be repeated): the first packets of an address whose pod is not known yet are held")
+	f.StringArrayVar(&c.podCIDRs, "pod-cidr", nil, "prefix from which pods of this host have their addresses (may be repeated), or none: the first packets of an address whose pod is not known yet are held; by default, with --kubeconfig, spec.podCIDRs of this node")
 	f.DurationVar(&c.holdTime, "hold-time", nfq.DefaultHoldTime, "how long a packet is held for its pod; then it is dropped")
 	f.IntVar(&c.holds, "holds", nfq.DefaultHolds, "packets that each queue holds at most; what is over is dropped")
 	f.IntVar(&c.holdsOf, "holds-per-source", nfq.DefaultHoldsOf, "packets of one source that each queue holds at most")
@@ -54,10 +54,13 @@ func (c *kernelConfig) check() error {
 		return usageError("--verdict-cache %d: want 1 to 4194304", c.cacheSize)
 	}
 	c.podPrefixes = nil
+	if len(c.podCIDRs) == 1 && c.podCIDRs[0] == "none" {
+		return nil
+	}
 	for _, text := range c.podCIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil || p.Addr().Is4In6() {
-			return usageError("--pod-cidr %q: want a prefix such as 10.244.1.0/24", text)
+			return usageError("--pod-cidr %q: want a prefix such as 10.244.1.0/24, or none alone", text)
 		}
 		c.podPrefixes = append(c.podPrefixes, p.Masked())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -31,7 +32,10 @@ func (d *daemon) openSource() (err error) {
 		return nil
 	}
 	lean()
-	d.cluster, err = kube.New(kube.Config{Kubeconfig: d.cfg.kubeconfig, Node: d.cfg.node, Saved: d.savedState, NoEvents: !d.cfg.events}, d.store, d.log)
+	d.cluster, err = kube.New(kube.Config{
+		Kubeconfig: d.cfg.kubeconfig, Node: d.cfg.node, Saved: d.savedState, NoEvents: !d.cfg.events,
+		WatchNode: len(d.cfg.podCIDRs) == 0, PodCIDRs: d.cfg.podPrefixes,
+	}, d.store, d.log)
 	d.source = d.cluster
 	return err
 }
@@ -64,6 +68,31 @@ func (d *daemon) settle(ctx context.Context) {
 		debug.FreeOSMemory()
 	case <-ctx.Done():
 	}
+}
+
+// findPods asks for the prefixes of this node's pods, unless a flag says them. Without
+// an answer nothing is held, which the status says from then on.
+func (d *daemon) findPods(ctx context.Context) {
+	if d.cfg.kubeconfig == "" || len(d.cfg.podCIDRs) > 0 {
+		return
+	}
+	var err error
+	d.cfg.podPrefixes, err = kube.PodCIDRs(ctx, kube.Config{Kubeconfig: d.cfg.kubeconfig, Node: d.cfg.node})
+	switch {
+	case err != nil:
+		d.log.Warn().Err(err).Msg("the prefixes of this node's pods are not known: packets of pods that are not known yet are not held; give --pod-cidr, or none for it")
+	case len(d.cfg.podPrefixes) == 0:
+		d.log.Warn().Str("node", d.cfg.node).Msg("the node has no spec.podCIDRs: packets of pods that are not known yet are not held; give --pod-cidr, or none for it")
+	default:
+		d.log.Info().Str("node", d.cfg.node).Stringers("pod_cidr", stringers(d.cfg.podPrefixes)).Msg("packets of this node's pods are held until the pod is known")
+	}
+}
+
+func stringers(prefixes []netip.Prefix) (out []fmt.Stringer) {
+	for _, p := range prefixes {
+		out = append(out, p)
+	}
+	return out
 }
 
 // nameNode finds out which node this is, where pods are those of a cluster.

@@ -22,6 +22,9 @@ func (s *Source) discover(ctx context.Context, tasks *errgroup.Group) {
 	pause := firstPause
 	for {
 		o, err := s.served(ctx)
+		if err == nil {
+			s.watchNode(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -650,3 +650,48 @@ func TestTwoClaimants(t *testing.T) {
 		t.Errorf("the other node wrote %d Events", n)
 	}
 }
+
+// TestPodCIDRs: the prefixes of the node's object, and what the status says when there
+// are none, or others than at the start.
+func TestPodCIDRs(t *testing.T) {
+	c := newCluster(t)
+	name := c.ns + "-node"
+	config := Config{Node: name, WatchNode: true}
+	read := func() ([]netip.Prefix, error) {
+		clients, err := newClients(server.Admin())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return clients.podCIDRs(t.Context(), name)
+	}
+	if _, err := read(); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("a node that does not exist: %v", err)
+	}
+	n, err := c.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := read(); err != nil || len(got) != 0 {
+		t.Errorf("a node without prefixes: %v, %v", got, err)
+	}
+	says := func(f *follower, text string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(f.source.Status().Degraded, func(d string) bool { return strings.Contains(d, text) })
+		}
+	}
+	f := follow(t, server.Admin(), config).sync()
+	f.until("the status tells that there are none", says(f, "no spec.podCIDRs"))
+	n.Spec.PodCIDR, n.Spec.PodCIDRs = "10.77.1.0/24", []string{"10.77.1.0/24", "fd00:77:1::/64"}
+	if _, err := c.CoreV1().Nodes().Update(t.Context(), n, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.until("the status tells of a change", says(f, "10.77.1.0/24, fd00:77:1::/64, and postern started with none"))
+	want := []netip.Prefix{netip.MustParsePrefix("10.77.1.0/24"), netip.MustParsePrefix("fd00:77:1::/64")}
+	got, err := read()
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("the prefixes are %v, %v; want %v", got, err, want)
+	}
+	config.PodCIDRs = got
+	f = follow(t, server.Admin(), config).sync()
+	f.until("the status has nothing to tell", func() bool { return len(f.source.Status().Degraded) == 0 })
+}

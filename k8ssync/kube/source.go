@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,10 @@ type Config struct {
 	// asked at most once, if a namespace was being deleted at that time: its
 	// policies may be gone from the API server already. May be nil.
 	Saved func() (*policy.Snapshot, error)
+	// WatchNode: PodCIDRs is what PodCIDRs gave before the start, and Status tells if
+	// the node has others, or none.
+	WatchNode bool
+	PodCIDRs  []netip.Prefix
 	// NoEvents turns Kubernetes Events about unusable objects off.
 	NoEvents bool
 }
@@ -70,6 +75,8 @@ type Source struct {
 	absent  map[policy.Kind]int   // discoveries in a row that did not find current's resource
 	found   error                 // why the last discovery failed
 	foundAt time.Time             // zero before the first that succeeded
+	// nodeSaid is what is wrong with the prefixes of this node's pods.
+	nodeSaid string
 
 	life lifecycle // Run's
 	kept atomic.Int64

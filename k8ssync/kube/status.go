@@ -29,7 +29,7 @@ type Status struct {
 func (s *Source) Status() Status {
 	now := time.Now()
 	s.mu.Lock()
-	found, discovered := s.found, !s.foundAt.IsZero()
+	found, discovered, nodeSaid := s.found, !s.foundAt.IsZero(), s.nodeSaid
 	feeds := make([]*feed, 0, len(s.current)+len(s.coming))
 	for _, f := range s.current {
 		if !f.ended {
@@ -58,6 +58,9 @@ func (s *Source) Status() Status {
 		}
 	}
 	st.Degraded = append(st.Degraded, degraded(st.Kinds)...)
+	if nodeSaid != "" {
+		st.Degraded = append(st.Degraded, nodeSaid)
+	}
 	return st
 }
 

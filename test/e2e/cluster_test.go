@@ -78,7 +78,7 @@ func (c *cluster) apply(text string) {
 // run starts the daemon as on a cluster's node.
 func (c *cluster) run() {
 	c.Helper()
-	c.launchWith("--kubeconfig", c.kubeconfig, "--node", "n1", "--state-file", c.state)
+	c.launchWith("--kubeconfig", c.kubeconfig, "--node", "n1", "--pod-cidr", "none", "--state-file", c.state)
 	if _, err := c.daemon.WaitEnforcing(0); err != nil {
 		c.Fatalf("%v\n%s", err, c.daemon.Text())
 	}

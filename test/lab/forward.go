@@ -17,7 +17,10 @@ type Forwarder struct {
 
 // Forward listens at a TCP address on the host and carries what connects there to
 // the same address in the caller's network namespace.
-func (h *Host) Forward(address string) (*Forwarder, error) {
+func (h *Host) Forward(address string) (*Forwarder, error) { return h.ForwardTo(address, address) }
+
+// ForwardTo listens at one TCP address on the host, and carries to another.
+func (h *Host) ForwardTo(address, to string) (*Forwarder, error) {
 	f := &Forwarder{conns: map[net.Conn]bool{}}
 	if err := h.Do(func() (err error) { f.l, err = net.Listen("tcp", address); return err }); err != nil {
 		return nil, fmt.Errorf("lab: forward: %w", err)
@@ -28,7 +31,7 @@ func (h *Host) Forward(address string) (*Forwarder, error) {
 			if err != nil {
 				return
 			}
-			f.done.Go(func() { f.carry(in, address) })
+			f.done.Go(func() { f.carry(in, to) })
 		}
 	})
 	return f, nil

@@ -26,6 +26,9 @@ const Name = "node1"
 // agentImage is what pods run.
 const agentImage = "local/agent:1"
 
+// posternImage is what deploy/Dockerfile makes: the program alone.
+const posternImage = "local/postern:1"
+
 const patience = 3 * time.Minute
 
 // Node is a running node and its cluster.
@@ -94,14 +97,23 @@ func Start(addresses int) (_ *Node, err error) {
 	return n, n.start()
 }
 
-// images builds the program that pods run, and its image; it is the sandbox's too.
+// images builds the programs that pods run, and their images: the agent, whose image is
+// the sandbox's too, and postern.
 func (n *Node) images() error {
-	build := exec.Command("go", "build", "-o", n.path("agent"), "github.com/postern-project/postern/test/node/agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+	for _, of := range []struct{ name, image, source string }{
+		{"agent", agentImage, "github.com/postern-project/postern/test/node/agent"},
+		{"postern", posternImage, "github.com/postern-project/postern/cmd/postern"},
+	} {
+		build := exec.Command("go", "build", "-trimpath", "-o", n.path(of.name), of.source)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build: %w\n%s", err, out)
+		}
+		if err := writeImage(n.path(of.name+".tar"), of.image, n.path(of.name)); err != nil {
+			return err
+		}
 	}
-	return writeImage(n.path("agent.tar"), agentImage, n.path("agent"))
+	return nil
 }
 
 func (n *Node) path(name string) string { return filepath.Join(n.dir, name) }
@@ -144,9 +156,9 @@ mount --make-rshared / 2>/dev/null || true
 containerd -c %s >%s 2>&1 &
 i=0
 until ctr -a %s version >/dev/null 2>&1; do i=$((i+1)); [ $i -lt 300 ] || exit 1; sleep 0.2; done
-ctr -a %[3]s -n k8s.io images import %[4]s >/dev/null
+for image in %[4]s %[5]s; do ctr -a %[3]s -n k8s.io images import $image >/dev/null; done
 exec "$@"
-`, n.path("containerd.toml"), n.path("containerd.log"), n.path("containerd.sock"), n.path("agent.tar"))
+`, n.path("containerd.toml"), n.path("containerd.log"), n.path("containerd.sock"), n.path("agent.tar"), n.path("postern.tar"))
 	if err := os.MkdirAll(n.path("cni"), 0o755); err != nil {
 		return err
 	}
@@ -175,7 +187,8 @@ func (n *Node) start() error {
 	}
 	key, ca := n.API.Files()
 	for _, p := range [][]string{
-		{path["kube-controller-manager"], "--kubeconfig", kubeconfig, "--service-account-private-key-file", key, "--root-ca-file", ca, "--leader-elect=false", "--use-service-account-credentials", "--secure-port", "0"},
+		{path["kube-controller-manager"], "--kubeconfig", kubeconfig, "--service-account-private-key-file", key, "--root-ca-file", ca, "--leader-elect=false", "--use-service-account-credentials", "--secure-port", "0",
+			"--allocate-node-cidrs", "--cluster-cidr", "10.244.1.0/24,fd00:244:1::/64", "--node-cidr-mask-size-ipv4", "24", "--node-cidr-mask-size-ipv6", "64"},
 		{path["kube-scheduler"], "--kubeconfig", kubeconfig, "--leader-elect=false", "--secure-port", "0"},
 		{"unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc", "sh", n.path("start.sh"),
 			path["kubelet"], "--config", n.path("kubelet.yaml"), "--kubeconfig", kubeconfig, "--hostname-override", Name, "--node-ip", lab.NodeAddr4.String() + "," + lab.NodeAddr6.String(), "--root-dir", n.path("kubelet")},
@@ -191,7 +204,7 @@ func (n *Node) start() error {
 		node, err := n.Client.CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
 		if err == nil {
 			for _, c := range node.Status.Conditions {
-				if c.Type == "Ready" && c.Status == "True" {
+				if c.Type == "Ready" && c.Status == "True" && len(node.Spec.PodCIDRs) == 2 {
 					return nil
 				}
 			}

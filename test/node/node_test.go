@@ -113,6 +113,7 @@ func TestNode(t *testing.T) {
 		{"startup", (*world).startup},
 		{"reuse", (*world).reuse},
 		{"restart", (*world).restart},
+		{"in cluster", (*world).inCluster},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			of := *w
@@ -371,8 +372,7 @@ spec:
 
 // startup: pods that send from their first moment on, when postern does not know
 // them yet. Nothing of one that policy denies arrives at a protected pod at any time,
-// and what policy allows does in the end. Flows that only the new pod's own egress
-// policy denies are not in here: postern does not hold them until it knows the pod.
+// and what policy allows does in the end.
 func (w *world) startup() {
 	for _, test := range []struct {
 		account, to string
@@ -380,6 +380,7 @@ func (w *world) startup() {
 	}{
 		{"reports-sa", db, false}, // the other end is protected
 		{"api-service", db, true},
+		{"intern-a", auth, false}, // only the new pod's own egress policy is about it
 	} {
 		to := w.pods[test.to]
 		for i, addr := range to.Addrs {
