@@ -127,7 +127,8 @@ func (s *Supervisor) send(text string, fds ...int) error {
 		if len(fds) > 0 {
 			rights = unix.UnixRights(fds...)
 		}
-		return unix.Sendmsg(sock, []byte(text), rights, s.addr, unix.MSG_NOSIGNAL)
+		// One of its own: encoding writes into it, and several goroutines send.
+		return unix.Sendmsg(sock, []byte(text), rights, &unix.SockaddrUnix{Name: s.addr.Name}, unix.MSG_NOSIGNAL)
 	}()
 	if err != nil {
 		first, _, _ := strings.Cut(text, "\n")

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -81,6 +82,31 @@ func TestMessages(t *testing.T) {
 }
 
 // TestStore: what arrives is the same open file.
+// TestSendersAtOnce: the watchdog is fed while others tell of a start. The race
+// detector looks on.
+func TestSendersAtOnce(t *testing.T) {
+	c := supervisor(t)
+	s, _, err := FromEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const senders, each = 4, 3 // what waits is bounded by net.unix.max_dgram_qlen
+	var all sync.WaitGroup
+	for range senders {
+		all.Go(func() {
+			for range each {
+				if err := s.Alive(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range senders * each {
+		next(t, c)
+	}
+	all.Wait()
+}
+
 func TestStore(t *testing.T) {
 	c := supervisor(t)
 	s, _, err := FromEnvironment()
