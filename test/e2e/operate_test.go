@@ -62,7 +62,7 @@ func (g *guide) begin(line string) *lab.Daemon {
 	}
 	g.Cleanup(func() {
 		if err := d.Stop(syscall.SIGTERM); err != nil {
-			g.Errorf("%s: %v", line, err)
+			g.Errorf("%s: %v; its log:\n%s", line, err, d.Text())
 		}
 	})
 	return d
