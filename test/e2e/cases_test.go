@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -531,8 +533,19 @@ func TestQueueOverflow(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Kill(b.daemon.PID(), syscall.SIGCONT) })
+	eventually(t, "the daemon stands still", func() bool {
+		// The letter behind the name in parentheses (proc_pid_stat(5)); threads stop one by one.
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", b.daemon.PID()))
+		for _, name := range threads {
+			text, _ := os.ReadFile(name)
+			if _, rest, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(rest, "T") {
+				return false
+			}
+		}
+		return len(threads) > 0
+	})
 	for i := range 20 {
-		src, dst := b.ends(web, db, false, uint16(4300+i), 6000)
+		src, dst := b.ends(web, db, false, 4300, uint16(6000+i))
 		b.sends(web, syn(src, dst))
 	}
 	eventually(t, "the queue overflows", func() bool { return b.kernel().QueueDropped > 0 })
