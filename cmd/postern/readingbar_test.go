@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -85,10 +86,19 @@ func TestReadingBar(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make(chan string)
+			var drawn atomic.Int64
 			go func() {
-				var b bytes.Buffer
-				io.Copy(&b, other) // until the terminal is closed: EIO
-				got <- b.String()
+				var all, b []byte
+				b = make([]byte, 4096)
+				for {
+					n, err := other.Read(b)
+					all = append(all, b[:n]...)
+					drawn.Add(int64(bytes.Count(b[:n], []byte("\r"))))
+					if err != nil { // EIO: the terminal is closed
+						got <- string(all)
+						return
+					}
+				}
 			}()
 			done := make(chan int)
 			var stdout bytes.Buffer
@@ -105,7 +115,7 @@ func TestReadingBar(t *testing.T) {
 			if !gz {
 				w.Write(tc.head)
 			}
-			for end := time.Now().Add(barAfter + 4*barEvery); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(time.Minute); drawn.Load() < 3 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 				b := bytes.Repeat(records, 20)
 				if gz {
 					var more bytes.Buffer
