@@ -32,7 +32,7 @@ func TestGRPCErrors(t *testing.T) {
 	client := authv3.NewAuthorizationClient(c)
 	const service = "/envoy.service.auth.v3.Authorization/"
 	long := get("/health")
-	long.Attributes.Request.Http.RawBody = make([]byte, MaxMessage)
+	long.Attributes.Request.Http.RawBody = make([]byte, maxReceived)
 	streams := &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
 	twice := func() error {
 		st, err := c.NewStream(t.Context(), streams, service+"Check")

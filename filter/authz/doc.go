@@ -16,8 +16,8 @@
 // Whatever the message says, the answer is a CheckResponse that allows or denies: a
 // gRPC error would leave it to the proxy's configuration what to do. What cannot be
 // understood is denied with INVALID_ARGUMENT, and where no ruleset is in force with
-// INTERNAL. The one thing that gets a gRPC error is a message longer than
-// MaxMessage, which is not read.
+// INTERNAL; a message longer than MaxMessage is denied without being read. What gets a
+// gRPC error is no whole message, or one that is longer than any proxy makes.
 //
 // No header is read, so none can forge anything, x-forwarded-client-cert included:
 // identities come from the fields in which the proxy itself reports the TLS

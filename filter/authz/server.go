@@ -27,6 +27,10 @@ const (
 	// MaxMessage is the longest CheckRequest, in bytes, that is read. Envoy refuses
 	// requests whose headers are longer than 60 KiB unless told otherwise.
 	MaxMessage = 1 << 20
+	// maxReceived is how long a CheckRequest may be that is denied in words without being
+	// read. Envoy can be told to take 8192 KiB of headers; what is longer still gets a gRPC
+	// error.
+	maxReceived = 10 << 20
 
 	maxConns      = 1024 // of all clients; more wait to be accepted
 	maxPerProcess = 16   // on the Unix socket
@@ -102,7 +106,7 @@ func (s *Server) Stats() *Stats { return &s.stats }
 func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
-		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
+		grpc.MaxRecvMsgSize(maxReceived), grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.StaticConnWindowSize(window), grpc.StaticStreamWindowSize(window),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: probeIdle, Timeout: probeTimeout}),
@@ -167,6 +171,10 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	c, ok := v.(*check)
 	if !ok {
 		return errors.New("authz: not a check")
+	}
+	if n := data.Len(); n > MaxMessage {
+		*c = check{err: fmt.Errorf("a message of %d bytes: want %d at most", n, MaxMessage)}
+		return nil
 	}
 	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer b.Free()

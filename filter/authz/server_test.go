@@ -203,11 +203,17 @@ func TestHostileClients(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A message over the bound is the one thing that is not answered but refused.
+	// A message over the bound is denied in words; one that no proxy makes is refused.
 	r := ask("GET", "/health")
-	r.Attributes.Request.Http.RawBody = make([]byte, MaxMessage)
+	for _, headers := range []int{MaxMessage, 8 << 20} {
+		r.Attributes.Request.Http.Headers = map[string]string{"x": strings.Repeat("y", headers)}
+		if a, err := client.Check(t.Context(), r); err != nil || a.GetStatus().GetCode() != int32(codes.InvalidArgument) || a.GetDeniedResponse() == nil {
+			t.Errorf("a message with %d bytes of headers: %v, %v", headers, a, err)
+		}
+	}
+	r.Attributes.Request.Http.RawBody = make([]byte, maxReceived)
 	if _, err := client.Check(t.Context(), r); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("a message of more than %d bytes: %v", MaxMessage, err)
+		t.Errorf("a message of more than %d bytes: %v", maxReceived, err)
 	}
 	// One process cannot take all the connections there are.
 	var open []net.Conn
