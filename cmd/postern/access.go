@@ -72,6 +72,6 @@ rights that another authorizer gives, are not known.`,
 	f := cmd.Flags()
 	f.StringVar(&source, "source", "", "directory of Kubernetes manifests to read")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file of the API server to read")
-	f.StringVar(&output, "output", "text", "text or json")
+	f.StringVarP(&output, "output", "o", "text", "text or json")
 	return cmd
 }

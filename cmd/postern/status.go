@@ -53,7 +53,7 @@ not. With --strict it is 1 as well if anything is degraded.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&socket, "socket", control.DefaultSocket, "Unix socket of the daemon")
-	f.StringVar(&output, "output", "text", "text or json")
+	f.StringVarP(&output, "output", "o", "text", "text or json")
 	f.BoolVar(&strict, "strict", false, "exit with 1 if anything is degraded")
 	return cmd
 }

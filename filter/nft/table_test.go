@@ -308,8 +308,8 @@ func TestMarks(t *testing.T) {
 }
 
 // TestChangeLeavesQueueRule: with another epoch the rule that asks is not made anew.
-// Where the queue is an xt target the kernel would first wait until the old one is
-// destroyed, for a grace period of RCU.
+// Where the queue is an xt target that took longer, probably because the kernel waits
+// until the old one is destroyed, for a grace period of RCU.
 func TestChangeLeavesQueueRule(t *testing.T) {
 	c := inNamespace(t)
 	via, err := Probe(c)
