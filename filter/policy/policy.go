@@ -328,7 +328,7 @@ type Snapshot struct {
 
 // Pods gives the endpoints. It may make the list.
 func (s *Snapshot) Pods() []*Endpoint {
-	if s.Pieces == nil {
+	if len(s.Pieces) == 0 {
 		return s.Endpoints
 	}
 	return slices.Concat(s.Pieces...)
@@ -345,7 +345,7 @@ func (s *Snapshot) NumPods() int {
 
 // Complete gives the same snapshot with its endpoints in Endpoints.
 func (s *Snapshot) Complete() *Snapshot {
-	if s.Pieces == nil {
+	if len(s.Pieces) == 0 {
 		return s
 	}
 	c := *s
