@@ -603,14 +603,17 @@ func (m *model) check(p *policyTable, w *waiting, was uint32) {
 		return // an old flow goes on
 	}
 	truth := w.truth
-	if allow, _ := p.eval(truth); (!allow || p.hidden(truth)) && w.proto == unix.IPPROTO_TCP && w.ent.orig == truth.reverse() && (truth.sport < EphemeralPort) == (truth.dport < EphemeralPort) {
-		// Picked up the wrong way round, and the ports do not tell: docs/dataplane.md says
-		// that it stays so.
+	// Picked up the wrong way round, and the ports do not tell: docs/dataplane.md says
+	// that it stays so.
+	astray := w.proto == unix.IPPROTO_TCP && w.ent.orig == truth.reverse() && (truth.sport < EphemeralPort) == (truth.dport < EphemeralPort)
+	if allow, _ := p.eval(truth); (!allow || p.hidden(truth)) && astray {
 		if truth = w.ent.orig; slices.Contains(nodeAddrs, truth.src) {
 			return
 		}
 	}
-	if _, accepted, _ := m.table.cfg.Marks.Judged(was); w.options && !accepted && p.subject(truth) {
+	// That way round the rules may have had nothing to ask about.
+	asked := p.subject(truth) && (!astray || p.subject(w.ent.orig))
+	if _, accepted, _ := m.table.cfg.Marks.Judged(was); w.options && !accepted && asked {
 		m.fail("LEAK: %v passed with extension headers, which the loop does not accept; its flow before:%v", w.skb, w.ent.history)
 	}
 	if allow, _ := p.eval(truth); !allow || p.hidden(truth) {
