@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/postern-project/postern/filter/compile"
 	"github.com/postern-project/postern/filter/control"
 	"github.com/postern-project/postern/filter/dataplane"
-	"github.com/postern-project/postern/filter/flow"
 	"github.com/postern-project/postern/filter/flowlog"
 	"github.com/postern-project/postern/filter/hostlink"
 	"github.com/postern-project/postern/filter/live"
@@ -26,7 +24,6 @@ import (
 	"github.com/postern-project/postern/filter/nfq"
 	"github.com/postern-project/postern/filter/nft"
 	"github.com/postern-project/postern/filter/observe"
-	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/internal/notify"
 	"github.com/postern-project/postern/k8ssync"
 	"github.com/postern-project/postern/k8ssync/kube"
@@ -318,147 +315,6 @@ func (d *daemon) serve(parent context.Context) error {
 		d.log.Warn().Msg("removed all rules: nothing is enforced now")
 	}
 	return err
-}
-
-// apply puts each settled state of the source in force, unless it breaks an
-// assertion.
-func (d *daemon) apply(ctx context.Context) error {
-	d.log.Info().Str("source", d.sourceName()).Stringer("queue_via", d.via).Uint16("queue", d.cfg.queueFirst).Uint16("queues", d.cfg.queues).
-		Msg("waiting for the source; the kernel is not touched before")
-	if d.cluster != nil && !d.beginSaved(ctx) {
-		return nil
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-d.source.Synced():
-	}
-	// wanted is the last state that keeps the assertions. After a failure it must
-	// be applied again, also when what came later is refused.
-	var wanted, inForce, refused *policy.Snapshot
-	var arrived time.Time // zero if that is not known
-	age := time.NewTicker(staleTick)
-	defer age.Stop()
-	for {
-		var retry <-chan time.Time
-		if s := d.store.Snapshot(); d.gate.admits(s) {
-			wanted = s
-		} else if s != refused {
-			refused = s
-			d.metrics.Refused()
-		}
-		if wanted != inForce {
-			if err := d.enforce(wanted, time.Time{}, arrived); err != nil {
-				d.metrics.Failed()
-				d.log.Error().Err(err).Dur("retry_after", retryAfter).Msg("could not put policy in force")
-				retry = time.After(retryAfter)
-			} else {
-				inForce = wanted
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case arrived = <-d.store.Changed():
-		case r := <-d.reloads.wanted:
-			d.adopt(r)
-		case now := <-age.C:
-			d.judgeStaleness(now)
-		case <-d.guard.news:
-			d.repair(ctx)
-		case <-retry:
-		}
-	}
-}
-
-// enforce puts a snapshot in force. saved is when it was saved, if it comes from the
-// state file; arrived is when it began to differ from what was in force, if that is known.
-func (d *daemon) enforce(s *policy.Snapshot, saved, arrived time.Time) error {
-	start := time.Now()
-	rs, problems, err := d.applier.Apply(s)
-	d.tell(problems)
-	if err != nil {
-		return err
-	}
-	d.inForce.Store(&control.State{Snapshot: s, Ruleset: rs, Node: d.cfg.node})
-	d.see(rs)
-	d.progress.enforced(problems, saved)
-	took := time.Since(start)
-	age := time.Duration(-1)
-	if !arrived.IsZero() {
-		age = time.Since(arrived)
-	}
-	d.metrics.Applied(took, age)
-	d.flows.SetPending(d.pending(s)) // before the log says that all is in force
-	d.logInForce(rs, took)
-	d.began.Do(d.begin)
-	d.warnOfHosts(len(s.HostEndpoints))
-	return nil
-}
-
-// tell logs what the compiler found and had not found before.
-func (d *daemon) tell(problems []policy.Problem) {
-	said := make(map[string]bool, len(problems))
-	for _, p := range problems {
-		said[p.Error()] = true
-		if !d.said[p.Error()] {
-			d.log.Warn().Stringer("object", p.Object).Str("field", p.Field).Msg(p.Message)
-		}
-	}
-	d.said = said
-	if d.cluster != nil {
-		d.cluster.Report(problems)
-	}
-}
-
-// current is what clients of the socket are told.
-func (d *daemon) current() (control.State, bool) {
-	s := d.inForce.Load()
-	if s == nil {
-		return control.State{}, false
-	}
-	now := *s
-	now.Snapshot = now.Snapshot.Complete()
-	return now, true
-}
-
-// logInForce logs every change of a directory, which somebody made by hand; those of
-// a cluster, which may be a hundred a second, now and then.
-func (d *daemon) logInForce(rs *filter.Ruleset, took time.Duration) {
-	n := rs.Sizes()
-	level := zerolog.InfoLevel
-	if d.cluster != nil && time.Since(d.saidInForce) < quietFor {
-		level = zerolog.DebugLevel
-	} else {
-		d.saidInForce = time.Now()
-	}
-	d.log.WithLevel(level).Uint64("generation", rs.Generation()).
-		Int("endpoints", n.Endpoints).Int("rules", n.Rules).
-		Int("protected_ingress", len(rs.Protected(flow.Ingress))).Int("protected_egress", len(rs.Protected(flow.Egress))).
-		Dur("took", took).Msg("enforcing")
-}
-
-// pending is what would be in force if the staged policies were enforced, for the
-// flow log; nil if none is staged.
-func (d *daemon) pending(s *policy.Snapshot) *filter.Ruleset {
-	if !slices.ContainsFunc(s.Policies, func(p *policy.Policy) bool { return p.Staged != policy.Enforced }) {
-		d.staged = nil
-		return nil
-	}
-	if d.staged == nil {
-		d.staged = compile.New(compile.Options{Node: d.cfg.node, Pending: true, Changes: d.store.Changes})
-	}
-	rs, _ := d.staged.Apply(s)
-	return rs
-}
-
-// warnOfHosts says, once for each number of them, that host endpoints are not
-// enforced.
-func (d *daemon) warnOfHosts(n int) {
-	if n > 0 && n != d.hosts {
-		d.log.Warn().Int("host_endpoints", n).Msg("host endpoints are not enforced: they count as peers in rules, and policies that select them have no effect on this host's own traffic")
-	}
-	d.hosts = n
 }
 
 // logEnd says what became of the packets, and what holds from now on.
