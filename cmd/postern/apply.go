@@ -19,30 +19,31 @@ import (
 func (d *daemon) apply(ctx context.Context) error {
 	d.log.Info().Str("source", d.sourceName()).Stringer("queue_via", d.via).Uint16("queue", d.cfg.queueFirst).Uint16("queues", d.cfg.queues).
 		Msg("waiting for the source; the kernel is not touched before")
-	if d.cluster != nil && !d.beginSaved(ctx) {
-		return nil
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-d.source.Synced():
+	// Nil once it has happened. What was saved last is for a cluster that is out of reach.
+	synced, cut := d.source.Synced(), (<-chan struct{})(nil)
+	if d.cluster != nil {
+		cut = d.cluster.Cut()
 	}
 	// wanted is the last state that keeps the assertions. After a failure it must
 	// be applied again, also when what came later is refused.
 	var wanted, inForce, refused *policy.Snapshot
-	var arrived time.Time // zero if that is not known
+	var saved, arrived time.Time // of wanted; zero if it was not saved, and if that is not known
 	age := time.NewTicker(staleTick)
 	defer age.Stop()
 	for {
 		var retry <-chan time.Time
-		if s := d.store.Snapshot(); d.gate.admits(s) {
-			wanted = s
-		} else if s != refused {
-			refused = s
-			d.metrics.Refused()
+		var changed <-chan time.Time
+		if synced == nil {
+			changed = d.store.Changed()
+			if s := d.store.Snapshot(); d.gate.admits(s) {
+				wanted, saved = s, time.Time{}
+			} else if s != refused {
+				refused = s
+				d.metrics.Refused()
+			}
 		}
 		if wanted != inForce {
-			if err := d.enforce(wanted, time.Time{}, arrived); err != nil {
+			if err := d.enforce(wanted, saved, arrived); err != nil {
 				d.metrics.Failed()
 				d.log.Error().Err(err).Dur("retry_after", retryAfter).Msg("could not put policy in force")
 				retry = time.After(retryAfter)
@@ -53,7 +54,12 @@ func (d *daemon) apply(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case arrived = <-d.store.Changed():
+		case <-synced:
+			synced, cut = nil, nil
+		case <-cut:
+			cut = nil
+			wanted, saved = d.loadSaved()
+		case arrived = <-changed:
 		case r := <-d.reloads.wanted:
 			d.adopt(r)
 		case now := <-age.C:

@@ -120,6 +120,7 @@ func run(ctx context.Context, cfg runConfig, stderr io.Writer) error {
 	log = log.Hook(&d.level)
 	d.log = log
 	d.reloads.wanted = make(chan reloaded)
+	d.staleness.began = time.Now()
 	if d.supervisor, d.stored, err = notify.FromEnvironment(); err != nil {
 		return err
 	}

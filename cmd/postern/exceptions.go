@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -50,7 +51,18 @@ func (c *exceptionConfig) failsOpen() bool { return c.noDaemon == "accept" || c.
 var staleOverrides = map[string]nfq.Override{"keep": nfq.NoOverride, "drop": nfq.DenyAll, "accept": nfq.AllowAll}
 
 // staleness is whether the state in force is too old to go by.
-type staleness struct{ stale atomic.Bool }
+type staleness struct {
+	began time.Time // of the daemon
+	stale atomic.Bool
+}
+
+// beyond tells whether the cluster has been out of reach for longer than a time.
+func (s *staleness) beyond(after time.Duration, kinds []kube.Kind, now time.Time) bool {
+	if len(kinds) == 0 { // it was never reached
+		return now.Sub(s.began) > after
+	}
+	return slices.ContainsFunc(kinds, func(k kube.Kind) bool { return k.State != kube.Live && now.Sub(k.Since) > after })
+}
 
 func (s *staleness) degraded(action string) []string {
 	if !s.stale.Load() {
@@ -66,10 +78,7 @@ func (d *daemon) judgeStaleness(now time.Time) {
 	if d.cluster == nil || c.staleAfter == 0 || d.inForce.Load() == nil {
 		return
 	}
-	stale := false
-	for _, k := range d.cluster.Status().Kinds {
-		stale = stale || k.State != kube.Live && now.Sub(k.Since) > c.staleAfter
-	}
+	stale := d.staleness.beyond(c.staleAfter, d.cluster.Status().Kinds, now)
 	if stale == d.staleness.stale.Load() {
 		return
 	}

@@ -128,19 +128,12 @@ func (d *daemon) savedState() (*policy.Snapshot, error) {
 	return s, err
 }
 
-// beginSaved waits for the cluster, and if it is out of reach puts the saved state
-// in force. It is false if ctx ended.
-func (d *daemon) beginSaved(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-d.source.Synced():
-		return true
-	case <-d.cluster.Cut():
-	}
+// loadSaved reads what to begin with where the cluster is out of reach, and when it was
+// saved; nil if there is nothing that may be put in force.
+func (d *daemon) loadSaved() (*policy.Snapshot, time.Time) {
 	if d.cfg.stateFile == "" {
 		d.log.Error().Msg("the API server cannot be reached or is slow, and no state is saved (--state-file): nothing is applied until it has told everything")
-		return true
+		return nil, time.Time{}
 	}
 	s, h, err := saved.Read(d.cfg.stateFile)
 	switch {
@@ -154,11 +147,9 @@ func (d *daemon) beginSaved(ctx context.Context) bool {
 	default:
 		d.log.Warn().Str("file", d.cfg.stateFile).Time("saved", h.Time).Dur("age", time.Since(h.Time)).Bool("rebooted_since", !h.ThisBoot()).
 			Msg("the API server cannot be reached or is slow: enforcing the state that was saved last")
-		if err := d.enforce(s, h.Time, time.Time{}); err != nil {
-			d.log.Error().Err(err).Msg("could not put the saved state in force")
-		}
+		return s, h.Time
 	}
-	return true
+	return nil, time.Time{}
 }
 
 // progress is what the apply loop tells the status.

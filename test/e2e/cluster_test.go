@@ -15,6 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/postern-project/postern/k8ssync"
+	"github.com/postern-project/postern/k8ssync/file"
+	"github.com/postern-project/postern/k8ssync/saved"
 	"github.com/postern-project/postern/test/apiserver"
 	"github.com/postern-project/postern/test/lab"
 )
@@ -194,21 +197,66 @@ status: {phase: Running, podIP: %[1]s, podIPs: [{ip: %[1]s}]}
 	c.eventually(reports, db, false)
 }
 
+// unreachable is the kubeconfig of an API server that is not there.
+func unreachable(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "kubeconfig")
+	text := `{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],` +
+		`"contexts":[{"name":"x","context":{"cluster":"c","user":""}}],"current-context":"x"}`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestSavedStateInForce: while a saved state is in force, because the API server has not been
+// reached since the start, the table is repaired, settings are reloaded, and what is to be
+// done about an old state is done.
+func TestSavedStateInForce(t *testing.T) {
+	b := setup(t, examples)
+	b.serve(5432)
+	objects, err := file.Load(b.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := k8ssync.NewStore()
+	store.Replace(objects)
+	dir := t.TempDir()
+	state, config := filepath.Join(dir, "state"), filepath.Join(dir, "postern.yaml")
+	if err := saved.Write(state, "n1", store.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, dir, "postern.yaml", "logLevel: info\n")
+	b.launchWith("--kubeconfig", unreachable(t), "--node", "n1", "--pod-cidr", "none", "--state-file", state, "--config", config, "--stale", "drop", "--stale-after", "15s")
+	next, err := b.daemon.WaitEnforcing(0)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, b.daemon.Text())
+	}
+	if _, next, err = b.daemon.Wait(next, 20*time.Second, lab.Message("checking source addresses")); err != nil {
+		t.Fatal(err)
+	}
+	b.holds()
+	b.nft("flush", "ruleset")
+	b.repaired(next)
+	writeFile(t, dir, "postern.yaml", "logLevel: debug\n")
+	if _, _, err := b.daemon.Wait(next, 20*time.Second, lab.Message("reloaded the settings")); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := b.daemon.Wait(0, time.Minute, lab.Message("the cluster has been out of reach for too long")); err != nil {
+		t.Fatal(err)
+	}
+	b.reaches(api, db, false, false)
+}
+
 // TestDamagedState: a saved state that was changed is refused, loudly, and nothing
 // is enforced from it.
 func TestDamagedState(t *testing.T) {
 	b := setup(t, examples)
-	dir := t.TempDir()
-	state, kubeconfig := filepath.Join(dir, "state"), filepath.Join(dir, "kubeconfig")
-	for path, text := range map[string]string{
-		state: "postern-state {\"format\":1,\"policy\":1,\"node\":\"n1\"}\nend 0 00\n",
-		kubeconfig: `{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],` +
-			`"contexts":[{"name":"x","context":{"cluster":"c","user":""}}],"current-context":"x"}`,
-	} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	state := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(state, []byte("postern-state {\"format\":1,\"policy\":1,\"node\":\"n1\"}\nend 0 00\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	kubeconfig := unreachable(t)
 	b.launchWith("--kubeconfig", kubeconfig, "--node", "n1", "--state-file", state)
 	line, _, err := b.daemon.Wait(0, time.Minute, lab.Message("the API server cannot be reached or is slow, and the saved state cannot be used: nothing is applied until the API server has told everything"))
 	if err != nil || !strings.Contains(line.Text("error"), "checksum") {
