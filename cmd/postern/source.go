@@ -211,7 +211,7 @@ func (d *daemon) status() control.Status {
 	if d.cluster != nil {
 		source := d.cluster.Status()
 		st.Degraded = append(st.Degraded, source.Degraded...)
-		st.Kept = source.Kept
+		st.Kept, st.NodeMissing = source.Kept, source.NodeMissing
 		for _, k := range source.Kinds {
 			st.Kinds = append(st.Kinds, control.Kind{Resource: k.Resource, State: string(k.State), Since: k.Since, Contact: k.Contact, Error: k.Error, Lists: k.Lists, Errors: k.Errors})
 		}

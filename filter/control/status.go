@@ -31,6 +31,9 @@ type Status struct {
 	Saved  time.Time `json:"saved,omitzero"`
 	// Kinds are what a Kubernetes source reads.
 	Kinds []Kind `json:"kinds,omitempty"`
+	// NodeMissing: no pod of the cluster names Node, and the cluster knows no such Node,
+	// or does not say. Degraded has it too.
+	NodeMissing bool `json:"node_missing,omitempty"`
 	// Degraded says, in one sentence each, what is not as it should be.
 	Degraded []string `json:"degraded,omitempty"`
 	// Kept counts objects that are deleted and stay in force until the pods of their

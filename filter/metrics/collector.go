@@ -29,6 +29,7 @@ var (
 	repairs    = desc("table_repairs_total", "Times that the table in the kernel was put in again because another program had changed or removed it, or might have.")
 	kept       = desc("kept_objects", "Deleted objects that stay in force until the pods of their namespace are gone.")
 
+	nodeMissing = desc("node_missing", "1 if no pod of the cluster names this node and the cluster knows no Node of its name: a wrong --node protects nothing.")
 	synced      = desc("source_synced", "1 once the source has told everything.")
 	stateSaved  = desc("saved_state", "1 while the state in force is an old one from the state file.")
 	kindLive    = desc("source_live", "1 if a resource of the cluster is followed without a fault.", "resource")
@@ -66,7 +67,7 @@ var (
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		enforcing, generation, applied, degraded, pods, policies, hosted, protected, objects, unusable, kept, repairs,
-		synced, stateSaved, kindLive, kindContact, kindLists, kindErrors,
+		nodeMissing, synced, stateSaved, kindLive, kindContact, kindLists, kindErrors,
 		decisions, undecodable, answers, dropped, failedOpen, kernel, kernelOK,
 		queueBound, queueWaiting, queueFull, queueUnread, queueBatches, queueMalformed, queueRefused, queueRetries,
 		holding, holds, log, requests, checks, faults,
@@ -118,6 +119,7 @@ func (e emitter) counter(d *prometheus.Desc, v uint64, labels ...string) {
 }
 
 func (e emitter) source(st *control.Status) {
+	e.gauge(nodeMissing, bit(st.NodeMissing))
 	e.gauge(synced, bit(st.Synced))
 	e.gauge(stateSaved, bit(!st.Saved.IsZero()))
 	for _, k := range st.Kinds {

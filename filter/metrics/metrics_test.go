@@ -19,7 +19,7 @@ import (
 func full() control.Status {
 	at := time.Unix(1700000000, 500e6)
 	return control.Status{
-		Enforcing: true, Synced: true, Since: at, Applied: at, Saved: at, Generation: 7, Repairs: 20, Pods: 3, Policies: 2,
+		Enforcing: true, NodeMissing: true, Synced: true, Since: at, Applied: at, Saved: at, Generation: 7, Repairs: 20, Pods: 3, Policies: 2,
 		Hosted: 2, ProtectedIngress: 1, ProtectedEgress: 2, Kept: 4, Degraded: []string{"x", "y"},
 		Objects: map[string]int{"Pod": 3}, UnusableKinds: map[string]int{"NetworkPolicy": 5}, UnusableTotal: 5,
 		Kinds: []control.Kind{{Resource: "pods./v1", State: "live", Contact: at, Lists: 2, Errors: 1}, {Resource: "nodes./v1", State: "refused"}},
@@ -111,7 +111,7 @@ func TestValues(t *testing.T) {
 		"postern_enforcing 1", "postern_policy_generation 7", "postern_policy_applied_timestamp_seconds 1.7000000005e+09", "postern_degraded 2",
 		"postern_pods 3", "postern_policies 2", "postern_hosted_endpoints 2",
 		`postern_protected_endpoints{direction="ingress"} 1`, `postern_protected_endpoints{direction="egress"} 2`,
-		`postern_objects{kind="Pod"} 3`, `postern_unusable_objects{kind="NetworkPolicy"} 5`, "postern_kept_objects 4",
+		`postern_objects{kind="Pod"} 3`, `postern_unusable_objects{kind="NetworkPolicy"} 5`, "postern_kept_objects 4", "postern_node_missing 1",
 		"postern_source_synced 1", "postern_saved_state 1",
 		`postern_source_live{resource="pods./v1"} 1`, `postern_source_live{resource="nodes./v1"} 0`,
 		`postern_source_contact_timestamp_seconds{resource="pods./v1"} 1.7000000005e+09`,

@@ -30,9 +30,12 @@ func (s *Source) discover(ctx context.Context, tasks *errgroup.Group) {
 		}
 		s.mu.Lock()
 		s.found = err
-		started := !s.foundAt.IsZero()
+		started, missing := !s.foundAt.IsZero(), s.nodeMissing
 		s.mu.Unlock()
 		wait := s.rediscoverEvery/2 + rand.N(s.rediscoverEvery)
+		if missing {
+			wait = min(wait, nodeEvery)
+		}
 		switch {
 		case err == nil:
 			s.adopt(ctx, tasks, o)

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/postern-project/postern/filter/policy"
 )
 
 // nodePatience bounds the request for the node's object: a start waits for it.
@@ -55,32 +58,66 @@ func (c *clients) podCIDRs(ctx context.Context, node string) ([]netip.Prefix, er
 	return prefixes, nil
 }
 
-// watchNode compares the node's prefixes with those that the source was made with,
-// once for each discovery, and keeps what is wrong for Status. The API server lets
+// nodeEvery is how often a node that is not known is looked for: a first pod, or the
+// kubelet's first start, ends it.
+const nodeEvery = 5 * time.Second
+
+// watchNode looks at the node's object, once for each discovery, and keeps what is
+// wrong for Status: that nobody knows of such a node, whose daemon protects nothing;
+// or prefixes other than those that the source was made with. The API server lets
 // them change only from none to some, unless the node is made anew.
 func (s *Source) watchNode(ctx context.Context) {
-	if !s.config.WatchNode {
+	now, err := s.clients.podCIDRs(ctx, s.config.Node)
+	if ctx.Err() != nil {
 		return
 	}
-	now, err := s.clients.podCIDRs(ctx, s.config.Node)
+	missing := (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)) && s.isSynced() && !s.hosts()
 	said := ""
 	switch {
-	case ctx.Err() != nil:
-		return
+	case missing && apierrors.IsNotFound(err):
+		said = fmt.Sprintf("no pod names node %s, and the cluster has no Node of this name: nothing is protected here; see kubectl get nodes, and give --node", s.config.Node)
+	case missing:
+		said = fmt.Sprintf("no pod names node %s: nothing is protected here; is this its name? %v", s.config.Node, err)
+	case s.config.WatchNode:
+		said = s.otherPrefixes(now, err)
+	}
+	s.sayNode(missing, said)
+}
+
+// hosts tells whether a pod names this node.
+func (s *Source) hosts() bool {
+	return slices.ContainsFunc(s.store.Snapshot().Pods(), func(e *policy.Endpoint) bool { return e.Node == s.config.Node })
+}
+
+// otherPrefixes says what is wrong with the prefixes that podCIDRs gave now.
+func (s *Source) otherPrefixes(now []netip.Prefix, err error) string {
+	switch had := s.config.PodCIDRs; {
+	case err == nil && len(now) > 0 && !slices.Equal(now, had):
+		return fmt.Sprintf("node %s has spec.podCIDRs %s, and postern started with %s: restart it", s.config.Node, join(now), join(had))
+	case len(had) > 0 && (err != nil || len(now) > 0):
+		return ""
 	case err != nil:
-		said = "the prefixes of this node's pods are not known, packets of pods that are not known yet are not held: " + err.Error() + "; give --pod-cidr, or none for it"
+		return "the prefixes of this node's pods are not known, packets of pods that are not known yet are not held: " + err.Error() + "; give --pod-cidr, or none for it"
 	case len(now) == 0:
-		said = fmt.Sprintf("node %s has no spec.podCIDRs, packets of pods that are not known yet are not held; give --pod-cidr, or none for it", s.config.Node)
+		return fmt.Sprintf("node %s has no spec.podCIDRs, packets of pods that are not known yet are not held; give --pod-cidr, or none for it", s.config.Node)
 	}
-	switch {
-	case len(s.config.PodCIDRs) > 0 && (err != nil || slices.Equal(now, s.config.PodCIDRs)):
-		said = ""
-	case err == nil && len(now) > 0 && !slices.Equal(now, s.config.PodCIDRs):
-		said = fmt.Sprintf("node %s has spec.podCIDRs %s, and postern started with %s: restart it", s.config.Node, join(now), join(s.config.PodCIDRs))
-	}
+	return ""
+}
+
+// sayNode keeps what is wrong with the node, and logs it at its beginning, once a
+// minute, and at its end.
+func (s *Source) sayNode(missing bool, said string) {
 	s.mu.Lock()
-	s.nodeSaid = said
+	before := s.nodeSaid
+	s.nodeSaid, s.nodeMissing = said, missing
 	s.mu.Unlock()
+	switch {
+	case said != "" && (said != before || time.Since(s.nodeLogged) >= remindEvery):
+		s.log.Error().Str("node", s.config.Node).Msg("degraded: " + said)
+		s.nodeLogged = time.Now()
+	case said == "" && before != "":
+		s.log.Info().Str("node", s.config.Node).Msg("the node is as it should be again")
+	}
 }
 
 func join(prefixes []netip.Prefix) string {

@@ -75,8 +75,10 @@ type Source struct {
 	absent  map[policy.Kind]int   // discoveries in a row that did not find current's resource
 	found   error                 // why the last discovery failed
 	foundAt time.Time             // zero before the first that succeeded
-	// nodeSaid is what is wrong with the prefixes of this node's pods.
-	nodeSaid string
+	// nodeSaid is what is wrong with this node, and nodeMissing that nobody knows it.
+	nodeSaid    string
+	nodeMissing bool
+	nodeLogged  time.Time // discover's
 
 	life lifecycle // Run's
 	kept atomic.Int64
@@ -222,6 +224,7 @@ func (s *Source) flush(now time.Time) {
 	s.kept.Store(int64(s.life.count()))
 	if first {
 		close(s.synced)
+		s.rediscover() // whether the node hosts pods can be told now
 	}
 }
 

@@ -16,6 +16,9 @@ type Status struct {
 	// Degraded says, in one sentence each, what is not as it should be; empty if all
 	// is well.
 	Degraded []string
+	// NodeMissing: no pod names this node, and the API server knows no such Node, or
+	// does not say. Degraded has it too.
+	NodeMissing bool
 	// Kept counts objects that the API server has deleted and that stay in force
 	// until the pods of their namespace are gone.
 	Kept int
@@ -23,13 +26,15 @@ type Status struct {
 	// found written by another; EventsFailed those that could not be written, each
 	// attempt.
 	EventsWritten, EventsFailed uint64
+
+	undiscovered bool // the last discovery failed
 }
 
 // Status tells how the source is now. It is safe for concurrent use.
 func (s *Source) Status() Status {
 	now := time.Now()
 	s.mu.Lock()
-	found, discovered, nodeSaid := s.found, !s.foundAt.IsZero(), s.nodeSaid
+	found, discovered, nodeSaid, nodeMissing := s.found, !s.foundAt.IsZero(), s.nodeSaid, s.nodeMissing
 	feeds := make([]*feed, 0, len(s.current)+len(s.coming))
 	for _, f := range s.current {
 		if !f.ended {
@@ -41,7 +46,7 @@ func (s *Source) Status() Status {
 	}
 	s.mu.Unlock()
 
-	st := Status{Synced: s.isSynced(), Kept: int(s.kept.Load())}
+	st := Status{Synced: s.isSynced(), NodeMissing: nodeMissing, Kept: int(s.kept.Load()), undiscovered: found != nil}
 	counts, refuted := s.store.Counts(), s.report.refuted()
 	for _, f := range feeds {
 		k := f.status(now)
@@ -138,7 +143,8 @@ func (s *Source) supervise(ctx context.Context) {
 	}
 }
 
-// summary is equal for states that need not be told apart in the log.
+// summary is equal for states that need not be told apart in the log. What is wrong
+// with the node is logged where it is found.
 func summary(st Status) string {
 	var b strings.Builder
 	for _, k := range st.Kinds {
@@ -146,7 +152,7 @@ func summary(st Status) string {
 			fmt.Fprintf(&b, "%s %s\n", k.Resource, k.State)
 		}
 	}
-	if b.Len() == 0 && len(st.Degraded) > 0 {
+	if b.Len() == 0 && st.undiscovered {
 		return "discovery"
 	}
 	return b.String()

@@ -195,6 +195,18 @@ status: {phase: Running, podIP: %[1]s, podIPs: [{ip: %[1]s}]}
 	}
 	c.relabel("reports-sa", "reports")
 	c.eventually(reports, db, false)
+
+	// Under a name that the cluster does not know it protects nothing, and says so.
+	c.stopAndWait()
+	c.launchWith("--kubeconfig", c.kubeconfig, "--node", "misspelt", "--pod-cidr", "none", "--state-file", "")
+	if _, _, err := c.daemon.Wait(0, time.Minute, func(l lab.Line) bool {
+		return strings.HasPrefix(l.Text("message"), "degraded: no pod names node misspelt, and the cluster has no Node of this name")
+	}); err != nil {
+		t.Fatalf("%v\n%s", err, c.daemon.Text())
+	}
+	if code, text, _ := ask(t, nil, "status", "--socket", c.socket, "--strict"); code != 1 || !strings.Contains(text, "no pod names node misspelt") {
+		t.Errorf("strict status of a misspelt node %d:\n%s", code, text)
+	}
 }
 
 // unreachable is the kubeconfig of an API server that is not there.
