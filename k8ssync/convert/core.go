@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
@@ -14,10 +13,9 @@ import (
 	"github.com/postern-project/postern/filter/policy"
 )
 
-// Annotations in which CNI plugins keep a pod's addresses.
+// Annotations that CNI plugins empty when they take a pod's addresses away.
 const (
 	annotationPodIP  = "cni.projectcalico.org/podIP"
-	annotationPodIPs = "cni.projectcalico.org/podIPs"
 	annotationAWSIPs = "vpc.amazonaws.com/pod-ips"
 )
 
@@ -71,8 +69,7 @@ func PodIdentity(text []byte) *policy.Endpoint {
 }
 
 // scheduled tells whether a pod has been given to a node. An address in its status
-// proves it as well, so a manifest for a stand-alone host need not name a node. An
-// annotation proves nothing: whoever makes the pod writes it.
+// proves it as well, so a manifest for a stand-alone host need not name a node.
 func scheduled(o *core.Pod) bool {
 	return o.Spec.NodeName != "" || o.Status.PodIP != "" || len(o.Status.PodIPs) > 0
 }
@@ -83,11 +80,13 @@ func finished(o *core.Pod) bool {
 	case core.PodSucceeded, core.PodFailed, "Completed":
 		return true
 	}
-	if o.DeletionTimestamp == nil {
+	// A terminating pod may serve on for its grace period; the CNI plugin empties
+	// its annotation when it takes the address away, which is after the containers
+	// have ended. Whoever may write the pod could empty it as well, and send on without
+	// policy, so the kubelet must not say that one runs.
+	if o.DeletionTimestamp == nil || running(&o.Status) {
 		return false
 	}
-	// A terminating pod may serve on for its grace period; the CNI plugin empties
-	// its annotation when it takes the address away.
 	for _, a := range []string{annotationPodIP, annotationAWSIPs} {
 		if ips, ok := o.Annotations[a]; ok && ips == "" {
 			return true
@@ -96,7 +95,21 @@ func finished(o *core.Pod) bool {
 	return false
 }
 
-// podAddrs reads the first source of addresses that is not empty.
+// running tells whether the kubelet has seen a container that runs.
+func running(s *core.PodStatus) bool {
+	for _, list := range [][]core.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses} {
+		for i := range list {
+			if list[i].State.Running != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// podAddrs reads the first source of addresses that is not empty, of those that the
+// kubelet writes. Not the annotations in which some CNI plugins note addresses earlier:
+// whoever may make a pod could claim there the address of any other pod, or of a node.
 func (r *report) podAddrs(o *core.Pod) []netip.Addr {
 	var texts []string
 	field := "status.podIPs"
@@ -108,19 +121,8 @@ func (r *report) podAddrs(o *core.Pod) []netip.Addr {
 	if len(texts) == 0 && o.Status.PodIP != "" {
 		field, texts = "status.podIP", []string{o.Status.PodIP}
 	}
-	for _, a := range []string{annotationPodIPs, annotationPodIP, annotationAWSIPs} {
-		if len(texts) == 0 && o.Annotations[a] != "" {
-			field = "metadata.annotations[" + a + "]"
-			texts = strings.Split(o.Annotations[a], ",")
-		}
-	}
 	var addrs []netip.Addr
 	for _, text := range texts {
-		text = strings.TrimSpace(text)
-		// Calico's plugin writes addresses as prefixes of full length.
-		if p, err := netip.ParsePrefix(text); err == nil && p.IsSingleIP() {
-			text = p.Addr().String()
-		}
 		a, why := plainAddr(text)
 		if why != "" {
 			r.add(field, "%s; the pod goes without this address", why)

@@ -39,8 +39,10 @@ var (
 		12: {entry: usedAnnotation},
 	}
 	metadata        = &kept{fields: metadataFields}
-	containers      = &kept{fields: fields{6: whole}} // ports
-	podFields       = fields{1: metadata, 2: {fields: fields{2: containers, 8: whole, 10: whole, 11: whole, 20: containers}}, 3: {fields: fields{1: whole, 6: whole, 12: whole}}}
+	containers      = &kept{fields: fields{6: whole}}                                   // ports
+	running         = &kept{fields: fields{2: {fields: fields{2: {fields: fields{}}}}}} // of a container's status: that state.running is there
+	podStatus       = &kept{fields: fields{1: whole, 6: whole, 8: running, 10: running, 12: whole, 13: running}}
+	podFields       = fields{1: metadata, 2: {fields: fields{2: containers, 8: whole, 10: whole, 11: whole, 20: containers}}, 3: podStatus}
 	sliceFields     = fields{1: metadata, 2: {fields: fields{1: whole}}, 3: whole, 4: whole}
 	metadataOnly    = fields{1: metadata}
 	fieldsOfObjects = map[string]fields{"Pod": podFields, "EndpointSlice": sliceFields, "ServiceAccount": metadataOnly, "Namespace": metadataOnly}
@@ -48,7 +50,7 @@ var (
 
 // usedAnnotations are those that convert and the Reflector read.
 var usedAnnotations = [][]byte{
-	[]byte("cni.projectcalico.org/podIP"), []byte("cni.projectcalico.org/podIPs"), []byte("vpc.amazonaws.com/pod-ips"),
+	[]byte("cni.projectcalico.org/podIP"), []byte("vpc.amazonaws.com/pod-ips"),
 	[]byte(metav1.InitialEventsAnnotationKey),
 }
 
