@@ -100,8 +100,12 @@ func (q *Queue) hold(w *waiting, f *filter.InForce, now int64) bool {
 	return true
 }
 
-// unknown tells whether an address of the packet must be a pod's here and is none's.
+// unknown tells whether an address of the packet must be a pod's here and is none's. Where
+// an override answers, nobody asks whose it is.
 func (q *Queue) unknown(w *waiting, f *filter.InForce) bool {
+	if Override(q.override.Load()) != NoOverride {
+		return false
+	}
 	for _, a := range [2]netip.Addr{w.tuple.Src, w.tuple.Dst} {
 		if !slices.ContainsFunc(q.cfg.Holds.Local, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			continue

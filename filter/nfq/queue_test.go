@@ -10,7 +10,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	nfqueue "github.com/florianl/go-nfqueue/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
@@ -191,6 +193,38 @@ func TestAnswerBeforeFirstRuleset(t *testing.T) {
 	}
 	if n := q.stats.Decided[filter.Drop][filter.NotReady].Load(); n != 1 {
 		t.Errorf("counted %d not ready, want 1", n)
+	}
+}
+
+// TestOverrideHoldsNothing: while policy is not asked, nobody waits for a pod. What waited
+// before is answered like everything else.
+func TestOverrideHoldsNothing(t *testing.T) {
+	for o, want := range map[Override]uint32{DenyAll: nfqueue.NfDrop, AllowAll: nfqueue.NfAccept} {
+		q, out := offline(t, nil)
+		q.cfg.Holds = Holds{Local: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Time: time.Hour, Max: 4, MaxOf: 4}
+		unknown := tcpPacket("10.0.0.9", "10.0.0.1", 4000, 81)
+		q.lay(0, packetDatagram(t, 1, 0, unknown))
+		if err := q.answer(1, 1); err != nil {
+			t.Fatal(err)
+		}
+		if len(q.held) != 1 {
+			t.Fatal("the packet of an unknown pod does not wait")
+		}
+		q.Override(o)
+		q.lay(0, packetDatagram(t, 2, 0, unknown))
+		if err := q.answer(1, 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.release(2); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff([]given{{ID: 2, Verdict: want}, {ID: 1, Verdict: want}}, verdicts(t, got)); d != "" {
+			t.Errorf("override %d: verdicts (-want +got):\n%s", o, d)
+		}
 	}
 }
 
