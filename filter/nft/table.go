@@ -153,7 +153,7 @@ func NewTable(c *Conn, cfg Config) (*Table, error) {
 		cfg.CacheSize = DefaultCacheSize
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: TableName}
-	return &Table{conn: c, cfg: cfg, table: t, sets: newSets(t, cfg.CacheSize)}, nil
+	return &Table{conn: c, cfg: cfg, table: t, sets: newSets(t, cfg.CacheSize), suspect: true}, nil
 }
 
 // Apply makes the kernel enforce a state in the place of that before. The first call
@@ -253,7 +253,7 @@ func (t *Table) elements(s State) map[*nftables.Set][]string {
 }
 
 // Epoch reads the epoch that the table in the kernel is in; ok is false where there is
-// no table.
+// no table, or none that says.
 func (t *Table) Epoch() (epoch uint32, ok bool, err error) {
 	if ok, err := t.exists(); err != nil || !ok {
 		return 0, false, err
@@ -270,7 +270,7 @@ func (t *Table) Epoch() (epoch uint32, ok bool, err error) {
 		return 0, false, fmt.Errorf("set %s: list: %w", t.sets.current.Name, err)
 	}
 	if len(els) != 1 {
-		return 0, false, fmt.Errorf("set %s: %d elements, want 1", t.sets.current.Name, len(els))
+		return 0, false, nil // somebody has damaged it
 	}
 	mark := binaryutil.NativeEndian.Uint32(els[0].Key)
 	epoch, accepted, ok := t.cfg.Marks.Judged(mark)

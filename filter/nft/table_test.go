@@ -171,6 +171,39 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestAdoptsDamage: what an earlier process left, and somebody has damaged since, is no
+// reason to enforce nothing.
+func TestAdoptsDamage(t *testing.T) {
+	for _, damage := range []string{
+		"flush set inet postern epoch",
+		"add element inet postern epoch { 1, 2 }",
+		"flush chain inet postern pod_postrouting; delete chain inet postern pod_postrouting; add chain inet postern pod_postrouting",
+		"delete table inet postern; table inet postern { set ingress4 { type inet_service; }; }",
+	} {
+		c := inNamespace(t)
+		via, err := Probe(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := newTable(t, c, via).Apply(State{Epoch: 3}); err != nil {
+			t.Fatal(err)
+		}
+		want := list(t)
+		if out, err := exec.Command("nft", damage).CombinedOutput(); err != nil {
+			t.Fatalf("nft %s: %v: %s", damage, err, out)
+		}
+		table := newTable(t, c, via)
+		if _, _, err := table.Epoch(); err != nil {
+			t.Errorf("after %s: %v", damage, err)
+		}
+		if err := table.Apply(State{Epoch: 3}); err != nil {
+			t.Errorf("after %s: %v", damage, err)
+		} else if d := cmp.Diff(want, list(t)); d != "" {
+			t.Errorf("after %s: the table (-want +got):\n%s", damage, d)
+		}
+	}
+}
+
 // TestRenewKeepsBaseChains: a restart must not delete a base chain, which would
 // drop the packets that wait in queues. The kernel numbers what it makes, so the
 // handles tell.
