@@ -215,7 +215,10 @@ func (a *Applier) begin() error {
 	if err != nil {
 		return fmt.Errorf("read the epoch: %w", err)
 	}
-	a.wheel = nft.NewWheel(a.options.Epochs, epoch, ok)
+	if !ok {
+		epoch = a.options.Epochs - 1 // so that the first is 0
+	}
+	a.wheel = nft.NewWheel(a.options.Epochs, epoch)
 	return nil
 }
 

@@ -290,6 +290,26 @@ func TestWheel(t *testing.T) {
 	}
 }
 
+// TestTakesOver: whichever epoch the kernel is in at the start, flows may carry marks of any.
+// Somebody may have put the table of another day back in while no postern ran.
+func TestTakesOver(t *testing.T) {
+	t.Parallel()
+	for was := range uint32(epochs) {
+		k := newKernel(t)
+		k.in, k.holds.Epoch = true, was
+		for e := range uint32(epochs) {
+			k.marks[e] = true
+		}
+		a := k.applier(compile.Options{})
+		for g := range uint64(epochs) {
+			if _, _, err := a.Apply(state(g+1, "abc", "ab"[g%2:], "")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.Close()
+	}
+}
+
 // TestGone: an address that leaves, or goes to another pod, is dirty, and its flows are
 // swept.
 func TestGone(t *testing.T) {

@@ -247,7 +247,7 @@ func newModel(rt *rapid.T, keep bool, mutate func(*builder, map[string][]rule), 
 	if err != nil {
 		rt.Fatal(err)
 	}
-	m := &model{T: rt, table: table, wheel: NewWheel(marks.Epochs(), 0, false), flows: map[link]*entry{}, mutate: mutate, keepFlows: keep, shares: map[share]*element{}, ways: map[wayKey]*since{}}
+	m := &model{T: rt, table: table, wheel: NewWheel(marks.Epochs(), marks.Epochs()-1), flows: map[link]*entry{}, mutate: mutate, keepFlows: keep, shares: map[share]*element{}, ways: map[wayKey]*since{}}
 	m.killed = killed
 	for v := range 2 {
 		for i := range 4 { // one more than pods

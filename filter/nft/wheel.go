@@ -42,13 +42,12 @@ const (
 	maxDirty = 4096
 )
 
-// NewWheel returns a wheel of that many epochs. current is the one that the kernel is
-// in; known is false if it is in none, and then marks of any epoch may be about.
-func NewWheel(epochs, current uint32, known bool) *Wheel {
-	w := &Wheel{epochs: epochs, current: current, unclean: [2]bool{true, true}}
-	if !known {
-		w.current = epochs - 1 // the next one is 0, in the other half
-	}
+// NewWheel returns a wheel of that many epochs, of which the kernel is in current. Flows may
+// carry marks of any: the table may be one that somebody has put back in. So the next epoch
+// is the first of the other half.
+func NewWheel(epochs, current uint32) *Wheel {
+	w := &Wheel{epochs: epochs, current: current}
+	w.Distrust()
 	return w
 }
 
