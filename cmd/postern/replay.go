@@ -173,9 +173,12 @@ func runReplay(ctx context.Context, c replayConfig, names []string, stdin io.Rea
 		run.progress = newReadingBar(stderr)
 	}
 	if c.write != "" {
+		if err := c.spare(names); err != nil {
+			return err
+		}
 		file, err := os.Create(c.write)
 		if err != nil {
-			return usageError("--write: %w", err)
+			return exitError{exitUsage, fmt.Errorf("--write: %w", err)}
 		}
 		defer func() { err = errors.Join(err, file.Close()) }()
 		if run.out, err = capture.NewWriter(file, "postern"); err != nil {
@@ -216,6 +219,20 @@ func runReplay(ctx context.Context, c replayConfig, names []string, stdin io.Rea
 		return exitError{code: exitUsage}
 	case len(report.Changes) > 0 || report.MoreChanged.Flows > 0:
 		return exitError{code: exitNo}
+	}
+	return nil
+}
+
+// spare refuses to write over a capture that is to be read.
+func (c *replayConfig) spare(names []string) error {
+	out, err := os.Stat(c.write)
+	if err != nil {
+		return nil // os.Create says why, if it matters
+	}
+	for _, name := range names {
+		if in, err := os.Stat(name); err == nil && os.SameFile(in, out) {
+			return usageError("--write %s: is among the captures to read; name another file", c.write)
+		}
 	}
 	return nil
 }

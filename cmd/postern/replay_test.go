@@ -363,3 +363,29 @@ func TestReplayFlags(t *testing.T) {
 		}
 	}
 }
+
+// TestReplayWritesOverNoCapture: by whatever name.
+func TestReplayWritesOverNoCapture(t *testing.T) {
+	t.Parallel()
+	capture := filepath.Join(t.TempDir(), "a.pcap")
+	link := capture + ".link"
+	text, err := os.ReadFile("../../filter/replay/testdata/captures/http.pcap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(capture, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(capture, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{capture, link} {
+		code, _, errs := cli(t, "replay", capture, "--policy", exampleManifests, "--write", name)
+		if code != 2 || !strings.Contains(errs, "--write "+name+": is among the captures to read") {
+			t.Errorf("--write %s: exit code %d, said %s", name, code, errs)
+		}
+	}
+	if now, err := os.ReadFile(capture); err != nil || string(now) != string(text) {
+		t.Errorf("the capture was changed: %v", err)
+	}
+}
