@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"text/tabwriter"
 
@@ -40,7 +41,7 @@ func newConfigShowCommand() *cobra.Command {
 		Use:   "show",
 		Short: `Print what "postern run" would go by`,
 		Long: `Takes the flags of "postern run" and prints the settings that it would go by, with
-the same file and environment. Exit code 2 if it would refuse them.`,
+the same file and environment. Exit code 2, and why, if it would refuse them.`,
 		Example: `  postern config show --origin --config /etc/postern/postern.yaml
   POSTERN_FLOW_LOG=all postern config show --origin`,
 	}
@@ -55,26 +56,30 @@ the same file and environment. Exit code 2 if it would refuse them.`,
 		if err := s.Load(os.Environ()); err != nil {
 			return exitError{exitUsage, err}
 		}
-		if err := c.check(); err != nil {
+		if err := printSettings(cmd.OutOrStdout(), s.List(), output, origin); err != nil {
 			return err
 		}
-		if output == "json" {
-			return writeJSON(cmd.OutOrStdout(), s.List())
-		}
-		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		for _, one := range s.List() {
-			fmt.Fprintf(w, "%s: %s", one.Key, oneLine(one.YAML))
-			if origin {
-				fmt.Fprintf(w, "\t# %s", one.Origin)
-				if one.Where != "" {
-					fmt.Fprintf(w, " %s", oneLine(one.Where))
-				}
-			}
-			fmt.Fprintln(w)
-		}
-		return w.Flush()
+		return c.check()
 	}
 	return cmd
+}
+
+func printSettings(out io.Writer, list []settings.Setting, output string, origin bool) error {
+	if output == "json" {
+		return writeJSON(out, list)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, one := range list {
+		fmt.Fprintf(w, "%s: %s", one.Key, oneLine(one.YAML))
+		if origin {
+			fmt.Fprintf(w, "\t# %s", one.Origin)
+			if one.Where != "" {
+				fmt.Fprintf(w, " %s", oneLine(one.Where))
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
 }
 
 func newConfigReferenceCommand() *cobra.Command {

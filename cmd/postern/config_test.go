@@ -90,3 +90,12 @@ func containsLine(text, begin, end string) bool {
 	}
 	return false
 }
+
+// TestConfigShowRefused: what the daemon would refuse is shown all the same.
+func TestConfigShowRefused(t *testing.T) {
+	t.Parallel()
+	code, out, errs := cli(t, "config", "show", "--origin", "--flow-log", "all")
+	if code != 2 || !strings.Contains(out, "flowLog: all") || !strings.Contains(errs, "--source or --kubeconfig is required") {
+		t.Errorf("exit code %d, stdout\n%sstderr\n%s", code, out, errs)
+	}
+}
