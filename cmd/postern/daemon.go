@@ -337,7 +337,17 @@ func (d *daemon) logEnd(err error) {
 		e.Uint64("accepted_from_cache", cached.Allowed).Uint64("denied_from_cache", cached.Denied)
 	}
 	e.Uint64("accepted", p.Total(filter.Accept.String())).Uint64("denied", p.Total(filter.Drop.String())+undecodable).Uint64("gone_before_verdict", refused).
-		Msg("stopped: new flows of protected pods are dropped until postern runs again")
+		Msg("stopped: " + d.held())
+}
+
+// held says what holds after the end: what this process put in force, or another before it.
+func (d *daemon) held() string {
+	if d.inForce.Load() == nil {
+		if exists, err := tableExists(); err == nil && !exists {
+			return "nothing was in force, and nothing is enforced"
+		}
+	}
+	return "new flows of protected pods are dropped until postern runs again"
 }
 
 func (d *daemon) close() {

@@ -35,7 +35,7 @@ not. With --strict it is 1 as well if anything is degraded.`,
 			}
 			st, err := control.NewClient(socket).Status(cmd.Context())
 			if errors.Is(err, control.ErrUnreachable) {
-				return exitError{exitUnreachable, fmt.Errorf("%w; is postern running?%s", err, leftBehind())}
+				return unreachable(err, "; is postern running?"+leftBehind())
 			}
 			if err != nil {
 				return err
@@ -61,12 +61,7 @@ not. With --strict it is 1 as well if anything is degraded.`,
 // leftBehind is a sentence about what holds on this host while no daemon answers; empty
 // for who may not look into the kernel.
 func leftBehind() string {
-	c, err := nft.Dial()
-	if err != nil {
-		return ""
-	}
-	defer c.CloseLasting()
-	exists, err := nft.Exists(c)
+	exists, err := tableExists()
 	switch {
 	case err != nil:
 		return ""
@@ -74,6 +69,16 @@ func leftBehind() string {
 		return " Its rules are in the kernel: while it does not run, new flows of protected pods are dropped"
 	}
 	return " It has no rules in the kernel: nothing is enforced"
+}
+
+// tableExists tells whether postern's table is in the kernel.
+func tableExists() (bool, error) {
+	c, err := nft.Dial()
+	if err != nil {
+		return false, err
+	}
+	defer c.CloseLasting()
+	return nft.Exists(c)
 }
 
 // printStatus writes for people. What came from the API server or a file may hold
