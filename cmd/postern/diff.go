@@ -96,6 +96,7 @@ func runDiff(ctx context.Context, c diffConfig, stdout, stderr io.Writer) error 
 	if o.Port, err = parseDiffPort(c.port); err != nil {
 		return err
 	}
+	noteNumber(stderr, c.port)
 	snapshots, err := c.load(stderr)
 	if err != nil {
 		return exitError{exitUsage, err}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -132,12 +133,20 @@ func (c *explainConfig) explain(ctx context.Context, stderr io.Writer) (trace ex
 	if err != nil {
 		return trace, err
 	}
+	noteNumber(stderr, c.port)
 	trace = explain.New(s.snapshot, explain.Options{Node: node}).Explain(t)
 	d, err := s.decide(ctx, node, t)
 	if err != nil {
 		return trace, err
 	}
 	return trace, assertion.CrossCheck(d.Verdict, d.Reason, trace.Evaluation)
+}
+
+// noteNumber tells who wrote a number alone that it is not a port.
+func noteNumber(stderr io.Writer, port string) {
+	if n, err := strconv.ParseUint(port, 10, 8); err == nil {
+		fmt.Fprintf(stderr, "postern: note: --port %d is protocol number %d; for a port write tcp/%d or udp/%d\n", n, n, n, n)
+	}
 }
 
 // tuple reads the flags into a flow.

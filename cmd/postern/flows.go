@@ -85,7 +85,7 @@ func listFlows(ctx context.Context, c *control.Client, f live.Filter, output str
 	}
 	s, err := c.Flows(ctx, f, show)
 	if errors.Is(err, control.ErrUnreachable) {
-		return exitError{exitUnreachable, fmt.Errorf("%w; is postern running?", err)}
+		return unreachable(err, "")
 	}
 	if err != nil {
 		return err

@@ -58,7 +58,7 @@ func runLint(paths []string, output string, failOn lint.Severity, stdout io.Writ
 	}
 	r, err := file.Read(paths...)
 	if err != nil {
-		return usageError("%v", err)
+		return exitError{exitUsage, err}
 	}
 	if r.Files == 0 && len(r.Errors) == 0 {
 		return usageError("no manifest (.yaml, .yml or .json) in %s", strings.Join(paths, ", "))

@@ -9,11 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/postern-project/postern/internal/keeper"
 )
@@ -42,7 +46,38 @@ func (e exitError) Error() string {
 func (e exitError) Unwrap() error { return e.err }
 
 func usageError(format string, args ...any) error {
-	return exitError{exitUsage, fmt.Errorf(format, args...)}
+	return exitError{exitUsage, usage{fmt.Errorf(format, args...)}}
+}
+
+// usage is an error of the command line, of which --help tells more. That something
+// it names cannot be read has the same exit code, and is none.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+// unreachable is the end where no daemon answers.
+func unreachable(err error, hint string) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		hint = "; only root and the daemon's own user and group may ask"
+	case hint == "":
+		hint = "; is postern running?"
+	}
+	return exitError{exitUnreachable, fmt.Errorf("%w%s", err, hint)}
+}
+
+// flagError says what is wrong with a flag's value without the words of Go's parsers.
+func flagError(err error) error {
+	var value *pflag.InvalidValueError
+	var number *strconv.NumError
+	if errors.As(err, &value) {
+		cause := value.Unwrap()
+		if errors.As(cause, &number) {
+			cause = number.Err
+		}
+		err = fmt.Errorf("--%s %q: %w", value.GetFlag().Name, value.GetValue(), cause)
+	}
+	return usageError("%w", err)
 }
 
 func main() {
@@ -71,7 +106,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if exit.err != nil {
 		fmt.Fprintln(stderr, "postern:", sanitize(exit.Error()))
 	}
-	if exit.code == exitUsage && exit.err != nil {
+	if errors.As(exit.err, new(usage)) {
 		fmt.Fprintln(stderr, "Run with --help for usage.")
 	}
 	return exit.code
@@ -85,11 +120,14 @@ func newRootCommand() *cobra.Command {
 about the first packet of each new flow of a protected pod; it maps both
 addresses to pods and their service accounts, decides, and the kernel remembers
 the answer for the rest of the flow.`,
+		Version:       versionText(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{exitUsage, err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	root.SetVersionTemplate("{{.Version}}")
+	root.SetHelpCommand(newHelpCommand())
 	root.AddCommand(
 		newRunCommand(),
 		newKeepCommand(),
@@ -108,23 +146,59 @@ the answer for the rest of the flow.`,
 		newConfigCommand(),
 		newVersionCommand(),
 	)
-	for _, c := range root.Commands() {
-		if c.Args == nil {
-			c.Args = noArguments
-		}
-	}
-	root.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usageError("unknown command %q", args[0])
-		}
-		return nil
-	}
+	root.InitDefaultCompletionCmd()
+	refuseArguments(root)
 	return root
 }
 
-func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError("%s takes flags only, not %q", cmd.Name(), args[0])
+// refuseArguments is for commands that say nothing of arguments, cobra's own among them,
+// and those below.
+func refuseArguments(cmd *cobra.Command) {
+	if cmd.Args == nil || cmd.Name() == "completion" || cmd.HasParent() && cmd.Parent().Name() == "completion" {
+		cmd.Args = noArguments
 	}
-	return nil
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	for _, c := range cmd.Commands() {
+		refuseArguments(c)
+	}
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasSubCommands():
+		return unknownCommand(cmd, args[0])
+	}
+	return usageError("%s takes flags only, not %q", cmd.Name(), args[0])
+}
+
+func unknownCommand(parent *cobra.Command, name string) error {
+	maybe := ""
+	parent.SuggestionsMinimumDistance = 2
+	if near := parent.SuggestionsFor(name); len(near) > 0 {
+		maybe = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError("unknown command %q%s", name, maybe)
+}
+
+// newHelpCommand is like cobra's, which knows no error.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Tell about a command",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if len(rest) > 0 {
+				return unknownCommand(of, rest[0])
+			}
+			if err != nil {
+				return err
+			}
+			return of.Help()
+		},
+	}
 }

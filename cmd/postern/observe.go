@@ -64,7 +64,7 @@ other readers do not wait for anybody.`,
 			}
 			err := control.NewClient(socket).Observe(cmd.Context(), filter, last, follow, print)
 			if errors.Is(err, control.ErrUnreachable) {
-				return exitError{exitUnreachable, err}
+				return unreachable(err, "")
 			}
 			return err
 		},

@@ -50,7 +50,7 @@ func (f *stateFlags) load(ctx context.Context, stderr io.Writer) (*state, error)
 	case f.source != "":
 		objects, err := file.Load(f.source)
 		if err != nil {
-			return nil, err
+			return nil, exitError{exitUsage, err}
 		}
 		store := k8ssync.NewStore()
 		store.Replace(objects)
@@ -61,19 +61,19 @@ func (f *stateFlags) load(ctx context.Context, stderr io.Writer) (*state, error)
 	case f.state != "":
 		r, err := os.Open(f.state)
 		if err != nil {
-			return nil, err
+			return nil, exitError{exitUsage, err}
 		}
 		defer r.Close()
 		s, err := policy.ReadJSON(r)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.state, err)
+			return nil, exitError{exitUsage, fmt.Errorf("%s: %w", f.state, err)}
 		}
 		return &state{snapshot: s, from: f.state}, nil
 	default:
 		c := control.NewClient(f.socket)
 		s, node, err := c.Snapshot(ctx)
 		if errors.Is(err, control.ErrUnreachable) {
-			return nil, exitError{exitUnreachable, fmt.Errorf("%w; is postern running? Use --source DIR to ask about a directory of manifests", err)}
+			return nil, unreachable(err, "; is postern running? Use --source DIR to ask about a directory of manifests")
 		}
 		if err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/postern-project/postern/filter/flow"
@@ -83,6 +84,14 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 	}
 	r, err := c.http.Do(req)
 	if err != nil {
+		var request *url.Error // names a URL that nobody else has heard of
+		if errors.As(err, &request) {
+			err = request.Err
+		}
+		var dial *net.OpError // names the path once more
+		if errors.As(err, &dial) {
+			err = dial.Err
+		}
 		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, c.path, err)
 	}
 	if r.StatusCode != http.StatusOK {

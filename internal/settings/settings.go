@@ -1,8 +1,10 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -105,6 +107,9 @@ func (s *Set) put(f *pflag.Flag, p place, values ...string) error {
 		err = list.Replace(values)
 	} else {
 		err = f.Value.Set(values[0])
+	}
+	if number := (*strconv.NumError)(nil); errors.As(err, &number) {
+		err = number.Err // without the name of Go's function
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %q: %w", p.name, strings.Join(values, ","), err)
