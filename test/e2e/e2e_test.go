@@ -46,7 +46,7 @@ const queue = 100
 // patience is how long an exchange that must succeed may take, and impatience how
 // long one that must not is waited for: longer than a retransmitted SYN takes.
 const (
-	patience   = 5 * time.Second
+	patience   = 15 * time.Second
 	impatience = 1200 * time.Millisecond
 )
 
