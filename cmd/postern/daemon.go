@@ -209,8 +209,9 @@ func (d *daemon) open() error {
 	for i, q := range d.queues {
 		loops[i] = q
 	}
-	d.applier = dataplane.New(d.engine, guarded{d}, &dataplane.Conntrack{Conn: d.conntrack, Marks: marks}, loops, dataplane.Options{
-		Compile: compile.Options{Node: d.cfg.node, Changes: d.store.Changes}, Epochs: marks.Epochs(), Keep: d.cfg.established == "keep",
+	keep := d.cfg.established == "keep"
+	d.applier = dataplane.New(d.engine, guarded{d}, &dataplane.Conntrack{Conn: d.conntrack, Marks: marks, Keep: keep}, loops, dataplane.Options{
+		Compile: compile.Options{Node: d.cfg.node, Changes: d.store.Changes}, Epochs: marks.Epochs(), Keep: keep,
 		Failed: func(err error) {
 			d.log.Warn().Err(err).Msg("could not sweep flows that policy denies now; they stop at their next packet")
 		},

@@ -28,7 +28,7 @@ type Kernel interface {
 // Flows are the flows that live in the kernel.
 type Flows interface {
 	// Forget takes the marks of an accepted or denied flow off every flow that was
-	// judged in one half of the epochs, 0 or 1.
+	// judged in one half of the epochs, 0 or 1; where accepted ones are kept, of denied ones.
 	Forget(half int) error
 	// Judge looks at every flow that was accepted and has one of the addresses at an
 	// end, or at every one if all is set. Those that the ruleset denies are marked so, in

@@ -16,12 +16,18 @@ import (
 type Conntrack struct {
 	Conn  *conntrack.Conn
 	Marks nft.Marks
+	// Keep is Options.Keep: an accepted flow has its mark until it ends, of whatever epoch it
+	// is (nft.Config.KeepEstablished).
+	Keep bool
 }
 
 // Forget is part of Flows.
 func (c *Conntrack) Forget(half int) error {
 	value, mask := c.Marks.Half(half)
-	_, err := c.Conn.Sweep(conntrack.Filter{Mark: value, Mask: mask}, func(*conntrack.Entry) conntrack.Action {
+	_, err := c.Conn.Sweep(conntrack.Filter{Mark: value, Mask: mask}, func(e *conntrack.Entry) conntrack.Action {
+		if _, accepted, _ := c.Marks.Judged(e.Mark); c.Keep && accepted {
+			return conntrack.Keep()
+		}
 		return conntrack.SetMark(0, c.Marks.Mask())
 	})
 	return err

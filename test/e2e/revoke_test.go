@@ -262,15 +262,18 @@ func TestEpochsComeRound(t *testing.T) {
 }
 
 // TestKeepEstablished: on request flows go on that were accepted once, and new ones are
-// denied all the same.
+// denied all the same, however many changes later: epochs come round after eight.
 func TestKeepEstablished(t *testing.T) {
 	b := setup(t, examples)
 	b.serve(5432)
-	b.start("--established-flows", "keep")
+	b.start("--established-flows", "keep", "--mark-mask", "0x00fc0000")
 	c := b.connect(web, db, false)
-	b.toggle(false)
-	if err := lab.Echo(c, []byte("go on"), patience); err != nil {
-		t.Errorf("an accepted connection was cut: %v", err)
+	for i := range 5 {
+		b.toggle(false)
+		if err := lab.Echo(c, []byte("go on"), patience); err != nil {
+			t.Fatalf("turn %d: an accepted connection was cut: %v", i, err)
+		}
+		b.reaches(web, db, false, false)
+		b.toggle(true)
 	}
-	b.reaches(web, db, false, false)
 }
