@@ -39,7 +39,8 @@ const (
 	// DropInvalid: it fits no flow. DropICMPError: about a flow that is not accepted.
 	DropInvalid   Cause = "invalid"
 	DropICMPError Cause = "icmp-error"
-	// DropSpoofed: with a source address that is not the sender's. With --anti-spoof
+	// DropSpoofed: with a source address that is not the sender's, or a router's message that
+	// is a pod's. With --anti-spoof
 	// count these packets passed.
 	DropSpoofed Cause = "spoofed"
 	// DropTunnel: a tunnel's packet made by a pod. DropToHost: from a pod to its host,

@@ -13,11 +13,11 @@ import (
 )
 
 // CounterSpoofed: with a source address that does not belong where the packet came
-// from. Only there once Sources has been applied.
+// from, or a message that only routers send. Only there once Sources has been applied.
 const CounterSpoofed Counter = "spoofed"
 
 // SourceCheck is what becomes of packets with a source address that is not that of
-// who sent them.
+// who sent them, and of those by which a pod says that it is a router.
 type SourceCheck uint8
 
 const (
@@ -103,20 +103,25 @@ func (s *Sources) Apply(links []int) error {
 }
 
 func (s *Sources) rules() []rule {
-	rules := []rule{
-		// These are never routed, and a pod needs them to get an address and to find its gateway.
-		{"no address yet", join(sourceIn(netip.MustParsePrefix("0.0.0.0/32")), accept())},
-		{"no address yet", join(sourceIn(netip.MustParsePrefix("::/128")), accept())},
-		{"of the link", join(sourceIn(netip.MustParsePrefix("fe80::/10")), accept())},
+	refuse := count(CounterSpoofed)
+	if s.check == SourcesDropped {
+		refuse = join(refuse, drop())
 	}
+	var rules []rule
 	for _, p := range s.exempt {
 		rules = append(rules, rule{"exempt", join(sourceIn(p.Masked()), accept())})
 	}
-	rules = append(rules, rule{"an answer would go back this way", join(answerGoesBack(), accept())})
-	if s.check == SourcesCounted {
-		return append(rules, rule{"not the sender's address", count(CounterSpoofed)})
-	}
-	return append(rules, rule{"not the sender's address", join(count(CounterSpoofed), drop())})
+	return append(rules,
+		// Router advertisement and redirect (RFC 4861): who believes one sends by way of
+		// its sender, which need not have an address of anybody for it.
+		rule{"not a router", join(icmp6Type(134), refuse)},
+		rule{"not a router", join(icmp6Type(137), refuse)},
+		// These are never routed, and a pod needs them to get an address and to find its gateway.
+		rule{"no address yet", join(sourceIn(netip.MustParsePrefix("0.0.0.0/32")), accept())},
+		rule{"no address yet", join(sourceIn(netip.MustParsePrefix("::/128")), accept())},
+		rule{"of the link", join(sourceIn(netip.MustParsePrefix("fe80::/10")), accept())},
+		rule{"an answer would go back this way", join(answerGoesBack(), accept())},
+		rule{"not the sender's address", refuse})
 }
 
 // iif @SET

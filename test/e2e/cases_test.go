@@ -351,6 +351,36 @@ spec: {order: 1, selector: 'app == "db"', types: [Ingress, Egress], ingress: [{a
 	})
 }
 
+// TestRouterMessages: no pod can pass for a router of its link, whatever address it says
+// so from. What it may say from the same address passes.
+func TestRouterMessages(t *testing.T) {
+	b := setup(t, examples)
+	b.startChecking()
+	b.nft(`add table inet watch; add counter inet watch router; add counter inet watch behind; add chain inet watch in { type filter hook input priority 200; };
+		add rule inet watch in ip6 saddr fe80::bad icmpv6 type { nd-router-advert, nd-redirect } counter name router; add rule inet watch in ip6 saddr fe80::bad icmpv6 type nd-router-solicit counter name behind`)
+	pod := b.pods[reports]
+	for _, message := range []struct {
+		typ  uint8
+		body gopacket.SerializableLayer
+	}{
+		{layers.ICMPv6TypeRouterAdvertisement, &layers.ICMPv6RouterAdvertisement{HopLimit: 64, RouterLifetime: 1800}},
+		{layers.ICMPv6TypeRedirect, &layers.ICMPv6Redirect{TargetAddress: net.ParseIP("fe80::bad"), DestinationAddress: b.pods[api].Addr6().AsSlice()}},
+		{layers.ICMPv6TypeRouterSolicitation, &layers.ICMPv6RouterSolicitation{}},
+	} {
+		ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP("fe80::bad"), DstIP: net.ParseIP("ff02::2")}
+		if err := pod.Send(lab.Build(ip, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(message.typ, 0)}, message.body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counted := func(name string, n int) bool {
+		return strings.Contains(b.nft("list", "counter", "inet", "watch", name), fmt.Sprintf("packets %d ", n))
+	}
+	eventually(t, "the message behind arrives", func() bool { return counted("behind", 1) })
+	if !counted("router", 0) {
+		t.Error("a router's message arrived")
+	}
+}
+
 // TestZones: flows that somebody puts into a conntrack zone of their own are
 // remembered there, and judged and listed like others.
 func TestZones(t *testing.T) {
