@@ -26,6 +26,7 @@ import (
 	"github.com/postern-project/postern/filter/observe"
 	"github.com/postern-project/postern/internal/notify"
 	"github.com/postern-project/postern/k8ssync"
+	"github.com/postern-project/postern/k8ssync/file"
 	"github.com/postern-project/postern/k8ssync/kube"
 	"github.com/postern-project/postern/k8ssync/saved"
 )
@@ -91,9 +92,10 @@ type daemon struct {
 	stored     map[string]int
 	first      chan struct{}
 	began      sync.Once
-	// cluster is the source if that is a cluster. progress is what status tells.
-	cluster  *kube.Source
-	progress progress
+	// directory or cluster is the source, whichever it is. progress is what status tells.
+	directory *file.Source
+	cluster   *kube.Source
+	progress  progress
 	// links finds the links of pods, for the check of source addresses.
 	links       *hostlink.Watcher
 	sourcesConn *nft.Conn

@@ -28,7 +28,8 @@ const settleAfter = 15 * time.Second
 // openSource makes the source that the flags name.
 func (d *daemon) openSource() (err error) {
 	if d.cfg.kubeconfig == "" {
-		d.source = file.New(d.cfg.source, d.store, d.log)
+		d.directory = file.New(d.cfg.source, d.store, d.log)
+		d.source = d.directory
 		return nil
 	}
 	lean()
@@ -208,6 +209,9 @@ func (d *daemon) status() control.Status {
 	st.Degraded = append(st.Degraded, d.guard.degraded(time.Now())...)
 	st.Degraded = append(st.Degraded, d.reloads.degraded()...)
 	st.Degraded = append(st.Degraded, d.staleness.degraded(d.cfg.exceptions.stale)...)
+	if d.directory != nil {
+		st.Degraded = append(st.Degraded, d.directory.Degraded()...)
+	}
 	if d.cluster != nil {
 		source := d.cluster.Status()
 		st.Degraded = append(st.Degraded, source.Degraded...)

@@ -122,7 +122,7 @@ func printStatus(w io.Writer, st *control.Status, now time.Time) error {
 	if st.UnusableTotal == 0 {
 		return nil
 	}
-	fmt.Fprintf(w, "\n%d problems of objects that cannot be used as they are:\n", st.UnusableTotal)
+	fmt.Fprintf(w, "\n%s of objects that cannot be used as they are:\n", plural(st.UnusableTotal, "problem"))
 	for _, u := range st.Unusable {
 		held := ""
 		if u.Held {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -42,6 +43,9 @@ type Source struct {
 
 	quiet, patience, rescanEvery time.Duration
 
+	mu       sync.Mutex
+	degraded []string // see Degraded
+
 	// Below is Run's.
 	dir      directory
 	isSynced bool
@@ -63,6 +67,14 @@ func New(dir string, store *k8ssync.Store, log zerolog.Logger) *Source {
 
 // Synced implements k8ssync.Source.
 func (s *Source) Synced() <-chan struct{} { return s.synced }
+
+// Degraded says, in one sentence each and by path, what in the directory could not be
+// read or parsed at the last look, and what counts instead. It may be called at any time.
+func (s *Source) Degraded() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.degraded
+}
 
 // Run implements k8ssync.Source. It returns nil when ctx ends and never anything
 // else: what is wrong with the directory is logged, and may be mended.
@@ -123,22 +135,29 @@ func (s *Source) scan(watcher *fsnotify.Watcher) {
 	said := map[string]bool{}
 	s.watch(watcher, said)
 	s.dir.rescan()
+	var degraded []string
 	for _, path := range slices.Sorted(maps.Keys(s.dir.errs)) {
 		err := s.dir.errs[path]
+		degraded = append(degraded, err.Error()+"; "+s.meanwhile())
 		s.once(said, path+": "+err.Error(), func() { s.log.Error().Str("file", path).Err(err).Msg(s.consequence()) })
 	}
 	if s.isSynced || s.dir.complete() {
 		s.apply(said)
 	}
+	s.mu.Lock()
+	s.degraded = degraded
+	s.mu.Unlock()
 	s.said = said
 }
 
 // consequence tells what a file that cannot be read means.
-func (s *Source) consequence() string {
+func (s *Source) consequence() string { return "cannot read or parse this, " + s.meanwhile() }
+
+func (s *Source) meanwhile() string {
 	if s.isSynced {
-		return "cannot read or parse this, what it held last stays in force"
+		return "what it held last stays in force"
 	}
-	return "cannot read or parse this, nothing is applied until everything can be"
+	return "nothing is applied until everything can be"
 }
 
 func (s *Source) apply(said map[string]bool) {
@@ -204,19 +223,23 @@ func (s *Source) watch(watcher *fsnotify.Watcher, said map[string]bool) {
 	}
 	now := make(map[string]bool, len(l.dirs))
 	for _, dir := range l.dirs {
+		now[dir] = true
+	}
+	// Before the others are added: to the kernel a directory that was renamed is the one
+	// that it watches already, and to remove the old name would remove the new one's watch.
+	for dir := range s.watched {
+		if !now[dir] {
+			_ = watcher.Remove(dir) // an error means that it went with the directory
+		}
+	}
+	for _, dir := range l.dirs {
 		// Adding again is cheap, and needed where a directory was replaced by
 		// another of the same name.
 		if err := watcher.Add(dir); err != nil {
 			s.once(said, "watch "+dir, func() {
 				s.log.Warn().Err(err).Str("directory", dir).Dur("every", s.rescanEvery).Msg("cannot watch directory, will only look from time to time")
 			})
-			continue
-		}
-		now[dir] = true
-	}
-	for dir := range s.watched {
-		if !now[dir] {
-			_ = watcher.Remove(dir) // an error means that it went with the directory
+			delete(now, dir)
 		}
 	}
 	s.watched = now

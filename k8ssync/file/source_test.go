@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
@@ -281,14 +282,24 @@ func TestDirectoryGone(t *testing.T) {
 	w := newWorld(t)
 	w.must(os.Remove(w.dir))
 	gone := "error: DIR: read directory: open DIR: no such file or directory: "
+	degraded := func(title, want string) {
+		t.Helper()
+		if got := strings.ReplaceAll(strings.Join(w.source.Degraded(), "\n"), w.dir, "DIR"); got != want {
+			t.Errorf("%s: degraded %q, want %q", title, got, want)
+		}
+	}
 	w.scanned("not there yet", "", gone+waits)
+	degraded("not there yet", "read directory: open DIR: no such file or directory; nothing is applied until everything can be")
 	w.write("a.yaml", set("a", "10.0.0.0/8"))
 	w.scanned("there", "a=10.0.0.0/8", read)
+	degraded("there", "")
 	w.must(os.RemoveAll(w.dir))
 	w.scanned("gone", "a=10.0.0.0/8", gone+stays)
 	w.scanned("said once", "a=10.0.0.0/8")
+	degraded("said once", "read directory: open DIR: no such file or directory; what it held last stays in force")
 	w.write("b.yaml", set("b", "10.0.0.0/8"))
 	w.scanned("back", "b=10.0.0.0/8")
+	degraded("back", "")
 }
 
 func TestIgnoredKindsAreCounted(t *testing.T) {
@@ -430,5 +441,31 @@ func TestBuiltInsAgree(t *testing.T) {
 	}
 	if d := cmp.Diff(convert.DefaultAllow(), s.Profiles[0]); d != "" {
 		t.Errorf("profile: -convert +store:\n%s", d)
+	}
+}
+
+// TestRenamedDirectoryIsWatched, also if the notifier has not got so far as to see that it
+// was renamed: both names are the same inode to the kernel.
+func TestRenamedDirectoryIsWatched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	watcher, err := fsnotify.NewWatcher() // nobody receives yet, so it is stuck at the first event
+	w.must(err)
+	defer watcher.Close()
+	w.must(os.Mkdir(w.path("old"), 0o700))
+	w.source.scan(watcher)
+	w.must(os.Rename(w.path("old"), w.path("new")))
+	w.source.scan(watcher)
+	w.write("new/a.yaml", set("a", "10.0.0.0/8"))
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case e := <-watcher.Events:
+			if e.Name == w.path("new/a.yaml") {
+				return
+			}
+		case <-deadline:
+			t.Fatal("no event of a file in the renamed directory")
+		}
 	}
 }
