@@ -220,3 +220,19 @@ func TestBadRequests(t *testing.T) {
 		t.Errorf("%v, %v", d, err)
 	}
 }
+
+// TestStoppedDaemon: one that takes connections and does not answer is none.
+func TestStoppedDaemon(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := NewClient(path)
+	c.http.Transport.(*http.Transport).ResponseHeaderTimeout = time.Millisecond
+	if _, err := c.Status(t.Context()); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "does not begin to answer") {
+		t.Errorf("got %v", err)
+	}
+}
