@@ -39,38 +39,54 @@ It takes the flags of "postern run" and goes by --queue, --queues and --mark-mas
 		if err != nil {
 			return exitError{exitUsage, fmt.Errorf("--mark-mask: %w", err)}
 		}
-		cleared, err := cleanup(c.queueFirst, c.queues, marks.Mask())
+		there, cleared, err := cleanup(c.queueFirst, c.queues, marks.Mask())
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "removed the table inet %s, and the marks of %d flows: nothing is enforced\n", nft.TableName, cleared)
+		removed := "there was no table inet " + nft.TableName + "; removed"
+		if there {
+			removed = "removed the table inet " + nft.TableName + ", and"
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s the marks of %s: nothing is enforced\n", removed, plural(cleared, "flow"))
 		return nil
 	}
 	return cmd
 }
 
-// cleanup tells how many flows carried a mark.
-func cleanup(first, count uint16, mask uint32) (cleared int, err error) {
+// cleanup tells whether the table was there, and how many flows carried a mark.
+func cleanup(first, count uint16, mask uint32) (there bool, cleared int, err error) {
+	// Whatever queues it has, a daemon that runs has that of the lock.
+	queues := []uint16{nfq.LockQueue}
 	for i := range count {
-		k, bound, err := nfq.ReadKernelStats(first + i)
+		queues = append(queues, first+i)
+	}
+	for _, n := range queues {
+		_, bound, err := nfq.ReadKernelStats(n)
 		switch {
 		case err != nil && !errors.Is(err, os.ErrNotExist): // no such file: no queue at all
-			return 0, err
+			return false, 0, err
 		case bound:
-			return 0, exitError{exitNo, fmt.Errorf("queue %d is in use (netlink port id %d, as a rule the daemon's process id): stop the daemon first", first+i, k.PortID)}
+			what := fmt.Sprintf("queue %d is in use", n)
+			if n == nfq.LockQueue {
+				what = "a postern runs here"
+			}
+			return false, 0, exitError{exitNo, fmt.Errorf("%s%s; stop it first", what, nfq.OwnerText(n))}
 		}
 	}
 	c, err := nft.Dial()
 	if err != nil {
-		return 0, err
+		return false, 0, err
 	}
 	defer c.CloseLasting()
+	if there, err = nft.Exists(c); err != nil {
+		return false, 0, err
+	}
 	if err := nft.Remove(c); err != nil {
-		return 0, err
+		return false, 0, err
 	}
 	flows, err := conntrack.Dial()
 	if err != nil {
-		return 0, err
+		return false, 0, err
 	}
 	defer flows.Close()
 	r, err := flows.Sweep(conntrack.Filter{}, func(e *conntrack.Entry) conntrack.Action {
@@ -79,5 +95,5 @@ func cleanup(first, count uint16, mask uint32) (cleared int, err error) {
 		}
 		return conntrack.SetMark(0, mask)
 	})
-	return r.Marked, err
+	return there, r.Marked, err
 }

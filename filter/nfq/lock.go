@@ -28,7 +28,7 @@ func TakeLock() (*Lock, error) {
 	case err == nil:
 		return &Lock{fd}, nil
 	case errors.Is(err, ErrTaken):
-		return nil, fmt.Errorf("%w%s; the two would replace each other's rules, so stop that one first", ErrRunning, ownerText(LockQueue))
+		return nil, fmt.Errorf("%w%s; the two would replace each other's rules, so stop that one first", ErrRunning, OwnerText(LockQueue))
 	case errors.Is(err, ErrPermission), errors.Is(err, ErrUnsupported):
 		return nil, err
 	}

@@ -17,8 +17,9 @@ func owner(queue uint16) uint32 {
 	return s.PortID
 }
 
-// ownerText names who owns a queue, as far as can be seen from here.
-func ownerText(queue uint16) string {
+// OwnerText names who owns a queue, as far as can be seen from here, in words that follow
+// those of the queue; empty if nobody does.
+func OwnerText(queue uint16) string {
 	id := owner(queue)
 	if id == 0 {
 		return ""

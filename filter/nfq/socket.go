@@ -188,7 +188,7 @@ func explain(err error, queue uint16) error {
 	case errors.Is(err, unix.EPERM) && owner(queue) == 0:
 		return fmt.Errorf("%w (%v)", ErrPermission, unix.EPERM)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%w%s; choose another number or stop it", ErrTaken, ownerText(queue))
+		return fmt.Errorf("%w%s; choose another number or stop it", ErrTaken, OwnerText(queue))
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPROTONOSUPPORT):
 		return fmt.Errorf("%w (%v)", ErrUnsupported, err)
 	default:

@@ -64,7 +64,7 @@ func TestRefusesToStart(t *testing.T) {
 		{"no queues", nil, []string{"--queues", "0"}, 2, "postern: --queues 0: want 1 or more"},
 		{"queue numbers", nil, []string{"--queue", "65535", "--queues", "2"}, 2, "postern: --queue 65535 --queues 2: queue numbers end at 65534; the one above says that a postern runs"},
 		{"scattered mark mask", nil, []string{"--mark-mask", "0xf0f0"}, 2, "postern: --mark-mask: mark mask 0xf0f0: want at least 6 contiguous bits, such as 0xff000000"},
-		{"mark mask, no number", nil, []string{"--mark-mask", "bits"}, 2, `postern: invalid argument "bits" for "--mark-mask" flag: want a number of 32 bits, such as 0xff000000`},
+		{"mark mask, no number", nil, []string{"--mark-mask", "bits"}, 2, `postern: --mark-mask "bits": want a number of 32 bits, such as 0xff000000`},
 		{"endpoint to host", nil, []string{"--endpoint-to-host", "return"}, 2, `postern: --endpoint-to-host "return": want accept, drop or reject`},
 		{"flow log", nil, []string{"--flow-log", "some"}, 2, `postern: --flow-log "some": want all, denied or none`},
 		{"log format", nil, []string{"--log-format", "xml"}, 2, `postern: --log-format "xml": want json, console or auto`},
@@ -120,6 +120,11 @@ func TestRefusesToStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.start("--queue", "200")
+		code, stderr := runOn(t, b.Node, nil, "cleanup")
+		want := fmt.Sprintf("postern: a postern runs here: process %d (%s run ", b.daemon.PID(), program)
+		if code != 1 || !strings.HasPrefix(stderr, want) {
+			t.Errorf("cleanup beside it: exit code %d, said %q; want 1, and %q", code, stderr, want)
+		}
 	})
 }
 
