@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -120,18 +121,23 @@ type Table struct {
 // Conn is a connection to the kernel's nftables. It is for one goroutine at a time.
 type Conn struct {
 	*nftables.Conn
-	port uint32 // netlink port id, by which the kernel tells others who made a change
+	socket *netlink.Conn
+	port   uint32 // netlink port id, by which the kernel tells others who made a change
 }
 
 // Dial opens a connection in the caller's network namespace, with buffers for large
 // transactions. Its CloseLasting ends it.
 func Dial() (*Conn, error) {
+	// A change of 100,000 addresses is one transaction of some 5 MiB, and each
+	// of its messages is acknowledged.
+	return dial(16<<20, 4<<20)
+}
+
+func dial(writeBuffer, readBuffer int) (*Conn, error) {
 	conn := &Conn{}
 	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(nl *netlink.Conn) error {
-		conn.port = nl.PID()
-		// A change of 100,000 addresses is one transaction of some 5 MiB, and each
-		// of its messages is acknowledged.
-		return errors.Join(nl.SetWriteBuffer(16<<20), nl.SetReadBuffer(4<<20))
+		conn.socket, conn.port = nl, nl.PID()
+		return errors.Join(nl.SetWriteBuffer(writeBuffer), nl.SetReadBuffer(readBuffer))
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -139,6 +145,26 @@ func Dial() (*Conn, error) {
 	conn.Conn = c
 	return conn, nil
 }
+
+// Flush makes a transaction of what is waiting. After an error it takes what is left of the
+// kernel's answer out of the socket: the next transaction must not take it for its own.
+func (c *Conn) Flush() error {
+	err := c.Conn.Flush()
+	if err == nil {
+		return nil
+	}
+	end := time.Now().Add(restOfAnswer)
+	if derr := c.socket.SetReadDeadline(end); derr != nil {
+		return errors.Join(err, derr)
+	}
+	for time.Now().Before(end) {
+		_, _ = c.socket.Receive() // what is refused comes as an error
+	}
+	return errors.Join(err, c.socket.SetReadDeadline(time.Time{}))
+}
+
+// restOfAnswer bounds the wait for answers that nobody has read; all are there by then.
+const restOfAnswer = 50 * time.Millisecond
 
 // NewTable returns a handle on the table; the kernel is not touched. The Table
 // uses c alone and the caller closes it.

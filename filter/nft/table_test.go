@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
 	"github.com/vishvananda/netns"
 )
 
@@ -168,6 +169,31 @@ func TestApply(t *testing.T) {
 		if err := table.Remove(); err != nil {
 			t.Errorf("Remove of nothing: %v", err)
 		}
+	}
+}
+
+// TestRefusedInManyWords: of a transaction that was refused nothing is left in the socket,
+// also where the kernel had more to say than there was room for. The next one has its own answer.
+func TestRefusedInManyWords(t *testing.T) {
+	inNamespace(t)
+	c, err := dial(16<<20, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.CloseLasting() })
+	nowhere := &nftables.Table{Family: nftables.TableFamilyINet, Name: "nowhere"}
+	for range 200 {
+		c.AddChain(&nftables.Chain{Table: nowhere, Name: "c"})
+	}
+	if err := c.Flush(); err == nil {
+		t.Fatal("a chain of no table was made")
+	}
+	c.AddTable(nowhere)
+	if err := c.Flush(); err != nil {
+		t.Errorf("a table: %v", err)
+	}
+	if there, err := Exists(c); err != nil || there {
+		t.Errorf("is there a table of ours: %v, %v", there, err)
 	}
 }
 
