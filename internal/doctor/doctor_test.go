@@ -253,9 +253,13 @@ func TestJudge(t *testing.T) {
 		"unread": {func(f *Facts) {
 			f.Survey.Unread = map[nft.Place]error{{Family: "ip", Table: "t", Name: "c"}: unix.EINVAL}
 		}, "tables.unread", Info, "ip t c"},
-		"legacy":        {func(f *Facts) { f.Legacy = []string{"ip nat"} }, "tables.legacy", Info, "ip nat"},
-		"clock":         {func(f *Facts) { f.ClockSynced = false }, "clock", Info, "not synchronised"},
-		"stopped":       {func(f *Facts) { f.Survey.Ours = true; f.Daemon = Daemon{Socket: there} }, "daemon", Warn, "its table is there"},
+		"legacy":  {func(f *Facts) { f.Legacy = []string{"ip nat"} }, "tables.legacy", Info, "ip nat"},
+		"clock":   {func(f *Facts) { f.ClockSynced = false }, "clock", Info, "not synchronised"},
+		"stopped": {func(f *Facts) { f.Survey.Ours = true; f.Daemon = Daemon{Socket: there} }, "daemon", Warn, "its table is there"},
+		"elsewhere": {func(f *Facts) {
+			f.Survey.Ours, f.Bound, f.Postern = true, []uint16{100, 65535}, ": process 7 (postern run)"
+			f.Daemon = Daemon{Socket: there}
+		}, "daemon", Warn, "a postern runs here: process 7 (postern run), and there is no socket " + there},
 		"not installed": {func(f *Facts) { f.Daemon = Daemon{Socket: there} }, "daemon", Info, "does not run"},
 		"dead":          {func(f *Facts) { f.Daemon = Daemon{Socket: there, Exists: true, Err: unix.ECONNREFUSED} }, "daemon", Fail, "refused"},
 		"flushed":       {func(f *Facts) { f.Daemon = Daemon{Socket: there, Exists: true, Enforcing: true} }, "daemon", Fail, "its table is not"},
@@ -286,7 +290,7 @@ func TestJudge(t *testing.T) {
 		if got == nil || got.Level != tc.level {
 			t.Errorf("%s: want %s %s %q: %+v", name, tc.level, tc.check, tc.text, found)
 		}
-		if name == "running" && find(found, "queue.taken", "") != nil {
+		if (name == "running" || name == "elsewhere") && find(found, "queue.taken", "") != nil {
 			t.Errorf("the daemon's own queue is taken: %+v", found)
 		}
 	}

@@ -35,6 +35,7 @@ type Facts struct {
 	SurveyErr    error
 	QueueErr     error    // why no queue could be bound; nil if one was
 	Bound        []uint16 // queues that some process listens on
+	Postern      string   // who holds the lock of the postern here, as nfq.OwnerText says; empty if nobody does
 	Rules        []Rule   // routing rules that look at packet marks
 	RulesErr     error
 	Legacy       []string          // tables of iptables-legacy, as "ip filter"
@@ -78,6 +79,7 @@ func Look(cfg Config) *Facts {
 	f.lookNetfilter()
 	f.lookRules()
 	f.Bound = boundQueues()
+	f.Postern = nfq.OwnerText(nfq.LockQueue)
 	f.QueueErr = f.tryQueue()
 	// After these, which load conntrack where it is a module.
 	for _, name := range sysctls {

@@ -89,7 +89,7 @@ func (j *judge) queue() {
 				"postern would judge packets that are not meant for it, and whoever they are meant for gets none", "give postern other numbers (--queue), or that rule")
 		}
 	}
-	if j.Daemon.answers() {
+	if j.Daemon.answers() || j.Postern != "" { // whose they may well be
 		return
 	}
 	for _, n := range j.Bound {
@@ -206,6 +206,8 @@ func (j *judge) daemon() {
 	const closed = "new flows of protected pods are dropped"
 	switch {
 	case d.Socket == "":
+	case !d.Exists && j.Postern != "":
+		j.add("daemon", Warn, "a postern runs here"+j.Postern+", and there is no socket "+d.Socket, "nothing is known of how it is", "give the socket or the settings that it has: --socket, --config")
 	case !d.Exists && j.Survey.Ours:
 		j.add("daemon", Warn, "postern does not run, and its table is there", closed+": an earlier process left the table (fail closed)", "start postern, or remove the table: nft delete table inet "+nft.TableName)
 	case !d.Exists:
