@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -30,8 +29,10 @@ func (d *daemon) apply(ctx context.Context) error {
 	var saved, arrived time.Time // of wanted; zero if it was not saved, and if that is not known
 	age := time.NewTicker(staleTick)
 	defer age.Stop()
+	var pace pacer
 	for {
 		var retry <-chan time.Time
+		begin := time.Now()
 		var changed <-chan time.Time
 		if synced == nil {
 			changed = d.store.Changed()
@@ -51,6 +52,7 @@ func (d *daemon) apply(ctx context.Context) error {
 				inForce = wanted
 			}
 		}
+		pace.worked(time.Now(), time.Since(begin))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -60,6 +62,7 @@ func (d *daemon) apply(ctx context.Context) error {
 			cut = nil
 			wanted, saved = d.loadSaved()
 		case arrived = <-changed:
+			d.gather(ctx, pace.pause(time.Now()))
 		case r := <-d.reloads.wanted:
 			d.adopt(r)
 		case now := <-age.C:
@@ -68,6 +71,22 @@ func (d *daemon) apply(ctx context.Context) error {
 			d.repair(ctx)
 		case <-retry:
 		}
+	}
+}
+
+// gather lets changes come together for a while; the snapshot that is taken then has
+// all of them.
+func (d *daemon) gather(ctx context.Context, pause time.Duration) {
+	if pause <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+	select {
+	case <-d.store.Changed():
+	default:
 	}
 }
 
@@ -141,7 +160,7 @@ func (d *daemon) logInForce(rs *filter.Ruleset, took time.Duration) {
 // pending is what would be in force if the staged policies were enforced, for the
 // flow log; nil if none is staged.
 func (d *daemon) pending(s *policy.Snapshot) *filter.Ruleset {
-	if !slices.ContainsFunc(s.Policies, func(p *policy.Policy) bool { return p.Staged != policy.Enforced }) {
+	if d.stagedIn.count(s, d.store.Changes) == 0 {
 		d.staged = nil
 		return nil
 	}
@@ -150,6 +169,36 @@ func (d *daemon) pending(s *policy.Snapshot) *filter.Ruleset {
 	}
 	rs, _ := d.staged.Apply(s)
 	return rs
+}
+
+// stagedCount is how many policies of a snapshot are staged, kept up to date by what
+// changes: there may be thousands that are not.
+type stagedCount struct {
+	of *policy.Snapshot
+	n  int
+}
+
+func (c *stagedCount) count(s *policy.Snapshot, between func(from, to *policy.Snapshot) ([]policy.Change, bool)) int {
+	if changes, ok := between(c.of, s); ok {
+		for _, ch := range changes {
+			c.n += staged(ch.New) - staged(ch.Old)
+		}
+	} else {
+		c.n = 0
+		for _, p := range s.Policies {
+			c.n += staged(p)
+		}
+	}
+	c.of = s
+	return c.n
+}
+
+// staged is 1 for a policy that is staged, and 0 for anything else.
+func staged(object any) int {
+	if p, _ := object.(*policy.Policy); p != nil && p.Staged != policy.Enforced {
+		return 1
+	}
+	return 0
 }
 
 // warnOfHosts says, once for each number of them, that host endpoints are not

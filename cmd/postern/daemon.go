@@ -63,6 +63,7 @@ type daemon struct {
 	flows     *flowlog.Writer
 	feed      observe.Feed      // of the socket's clients
 	staged    *compile.Compiler // of the pending view, while something is staged
+	stagedIn  stagedCount       // of the state in force
 	hosts     int               // host endpoints, of which the log was told
 	said      map[string]bool   // what the compiler found, of which the log was told
 	// saidInForce is when the log was last told of a change.

@@ -21,14 +21,6 @@ import (
 
 // Times of a Source.
 const (
-	// quiet is how long nothing must come for what came to be one change. The
-	// watches of an API server run a few milliseconds apart.
-	quiet = 4 * time.Millisecond
-	// patience is how long a change may go on before it is applied all the same.
-	patience = 20 * time.Millisecond
-	// pace is the least time between two changes. It bounds what events that come
-	// one by one all the time cost: each change makes a new list of all pods.
-	pace = 25 * time.Millisecond
 	// rediscoverEvery is how often optional kinds are looked for.
 	rediscoverEvery = 30 * time.Second
 	// syncPatience is how long a start may take before a saved state is better
@@ -152,7 +144,7 @@ func (s *Source) Cut() <-chan struct{} { return s.cut }
 func (s *Source) Run(ctx context.Context) error {
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { s.discover(ctx, tasks); return nil })
-	tasks.Go(func() error { s.gather(ctx); return nil })
+	tasks.Go(func() error { gather(ctx, s.wake, s.flush); return nil })
 	tasks.Go(func() error { s.supervise(ctx); return nil })
 	if !s.config.NoEvents {
 		tasks.Go(func() error { s.report.run(ctx); return nil })
@@ -177,29 +169,6 @@ func (s *Source) deliver(o op) {
 	select {
 	case s.wake <- struct{}{}:
 	default:
-	}
-}
-
-// gather applies what the feeds deliver, together if it comes together.
-func (s *Source) gather(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	var deadline time.Time // zero if nothing is pending
-	var last time.Time     // of the changes
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.wake:
-			now := time.Now()
-			if deadline.IsZero() {
-				deadline = now.Add(patience)
-			}
-			timer.Reset(max(min(quiet, deadline.Sub(now)), pace-now.Sub(last)))
-		case <-timer.C:
-			deadline, last = time.Time{}, time.Now()
-			s.flush(last)
-		}
 	}
 }
 
