@@ -156,6 +156,7 @@ func (f *feed) event(e watch.Event) (watch.Event, bool) {
 		i, err = newBookmark(e.Object)
 	default:
 		i, err = newItem(f.of, e.Object, &f.compact)
+		recycle(e.Object)
 	}
 	if err != nil {
 		// Ends the watch, so that the next list brings what this event would have.

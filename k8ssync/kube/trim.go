@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	core "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -162,6 +163,19 @@ func putLength(dst []byte, n int) {
 // trimming is a serializer whose decoders trim.
 type trimming struct{ runtime.NegotiatedSerializer }
 
+// SupportedMediaTypes implements runtime.NegotiatedSerializer.
+func (t trimming) SupportedMediaTypes() []runtime.SerializerInfo {
+	infos := slices.Clone(t.NegotiatedSerializer.SupportedMediaTypes())
+	for i, info := range infos {
+		if info.MediaType == runtime.ContentTypeProtobuf && info.StreamSerializer != nil {
+			stream := *info.StreamSerializer
+			stream.Serializer = eventDecoder{stream.Serializer}
+			infos[i].StreamSerializer = &stream
+		}
+	}
+	return infos
+}
+
 // DecoderToVersion implements runtime.NegotiatedSerializer.
 func (t trimming) DecoderToVersion(d runtime.Decoder, gv runtime.GroupVersioner) runtime.Decoder {
 	return trimDecoder{t.NegotiatedSerializer.DecoderToVersion(d, gv)}
@@ -169,7 +183,19 @@ func (t trimming) DecoderToVersion(d runtime.Decoder, gv runtime.GroupVersioner)
 
 type trimDecoder struct{ runtime.Decoder }
 
-var trimBuffers = sync.Pool{New: func() any { return new([]byte) }}
+var (
+	trimBuffers = sync.Pool{New: func() any { return new([]byte) }}
+	// pods are to be decoded into: each is 1 KB that is read once and dropped.
+	pods = sync.Pool{New: func() any { return new(core.Pod) }}
+)
+
+// recycle takes an object back that a trimDecoder gave and nobody uses any more. What
+// it refers to may be kept.
+func recycle(obj runtime.Object) {
+	if p, ok := obj.(*core.Pod); ok {
+		pods.Put(p)
+	}
+}
 
 // Decode implements runtime.Decoder. Decoded objects share no memory with data.
 func (d trimDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
@@ -177,6 +203,51 @@ func (d trimDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, into
 	defer trimBuffers.Put(buf)
 	if trimmed, ok := trim((*buf)[:0], data); ok {
 		*buf, data = trimmed, trimmed
+		if kind, _ := kindOf(trimmed[len(magic):]); kind == "Pod" && into == nil {
+			into = pods.Get().(*core.Pod) // the decoder resets it
+		}
 	}
 	return d.Decoder.Decode(data, defaults, into)
+}
+
+// eventDecoder decodes the frames of a watch without a copy of the object in them: that
+// of the first list of 100,000 pods is 200 MB. Whoever asks decodes the object before
+// the next frame, which takes the place of this one.
+type eventDecoder struct{ runtime.Serializer }
+
+// Decode implements runtime.Decoder. The event's object is part of data.
+func (d eventDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+	if e, ok := into.(*metav1.WatchEvent); ok {
+		if kind, object, ok := eventFields(data); ok {
+			e.Type, e.Object = string(kind), runtime.RawExtension{Raw: object}
+			return e, defaults, nil
+		}
+	}
+	return d.Serializer.Decode(data, defaults, into)
+}
+
+// eventFields reads a WatchEvent: its type, and what its RawExtension holds. It is false
+// of one that has anything else in it.
+func eventFields(message []byte) (kind, object []byte, ok bool) {
+	for len(message) > 0 {
+		n, t, tag := protowire.ConsumeTag(message)
+		if tag < 0 || t != protowire.BytesType {
+			return nil, nil, false
+		}
+		v, size := protowire.ConsumeBytes(message[tag:])
+		switch {
+		case size < 0:
+			return nil, nil, false
+		case n == 1 && kind == nil:
+			kind = v
+		case n == 2 && object == nil:
+			if object, ok = field(v, 1); !ok || protowire.SizeTag(1)+protowire.SizeBytes(len(object)) != len(v) {
+				return nil, nil, false
+			}
+		default:
+			return nil, nil, false
+		}
+		message = message[tag+size:]
+	}
+	return kind, object, kind != nil && object != nil
 }

@@ -100,6 +100,87 @@ func converted(t *testing.T, obj runtime.Object) (all []any) {
 	return all
 }
 
+// TestEventDecoder: a frame of a watch is read as client-go's own decoder does, whatever
+// has become of it on the way, and without a copy where it is as it should be.
+func TestEventDecoder(t *testing.T) {
+	t.Parallel()
+	s := typedScheme()
+	raw := protobuf.NewRawSerializer(s, s)
+	pod := newBig(1, 1, 1).pod(0)
+	pod.APIVersion, pod.Kind = "v1", "Pod"
+	var object, frame bytes.Buffer
+	if err := protobuf.NewSerializer(s, s).Encode(&pod, &object); err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Encode(&metav1.WatchEvent{Type: "ADDED", Object: runtime.RawExtension{Raw: object.Bytes()}}, &frame); err != nil {
+		t.Fatal(err)
+	}
+	same := func(data []byte) {
+		t.Helper()
+		var want, got metav1.WatchEvent
+		_, _, wantErr := raw.Decode(data, nil, &want)
+		_, _, err := eventDecoder{raw}.Decode(data, nil, &got)
+		if (err != nil) != (wantErr != nil) || err == nil && (got.Type != want.Type || !bytes.Equal(got.Object.Raw, want.Object.Raw)) {
+			t.Errorf("%q:\nwant %+v, %v\ngot %+v, %v", data, want, wantErr, got, err)
+		}
+	}
+	same(frame.Bytes())
+	var e metav1.WatchEvent
+	if _, _, err := (eventDecoder{raw}).Decode(frame.Bytes(), nil, &e); err != nil || &e.Object.Raw[len(e.Object.Raw)-1] != &frame.Bytes()[frame.Len()-1] {
+		t.Errorf("the object was copied, or %v", err)
+	}
+	same(nil)
+	same(append(bytes.Clone(frame.Bytes()), frame.Bytes()...)) // of two the later counts
+	for n := range 30 {
+		same(frame.Bytes()[:n])
+		same(frame.Bytes()[:frame.Len()-1-n])
+	}
+	rng := rand.New(rand.NewSource(1))
+	for range 2000 {
+		bad := bytes.Clone(frame.Bytes())
+		for range 1 + rng.Intn(3) {
+			bad[rng.Intn(min(len(bad), 40))] ^= byte(1 << rng.Intn(8))
+		}
+		same(bad)
+	}
+}
+
+// TestRecycledPod: what is decoded into a pod that was used before has nothing of it, and
+// what was converted of that stays as it was.
+func TestRecycledPod(t *testing.T) {
+	t.Parallel()
+	s := typedScheme()
+	codec := protobuf.NewSerializer(s, s)
+	encode := func(p core.Pod) []byte {
+		p.APIVersion, p.Kind = "v1", "Pod"
+		var b bytes.Buffer
+		if err := codec.Encode(&p, &b); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	rich := newBig(2, 1, 1).pod(1)
+	poor := core.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "poor"}}
+	decode := func(data []byte) []any {
+		obj, _, err := trimDecoder{codec}.Decode(data, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer recycle(obj)
+		return converted(t, obj)
+	}
+	want := converted(t, &rich)
+	for range 20 {
+		got := decode(encode(rich))
+		if d := cmp.Diff(converted(t, &poor), decode(encode(poor)), sameState); d != "" {
+			t.Fatalf("-made anew +recycled:\n%s", d)
+		}
+		if d := cmp.Diff(want, got, sameState); d != "" {
+			t.Fatalf("-before +after its pod was recycled:\n%s", d)
+		}
+	}
+}
+
 // FuzzTrim: whatever comes over the wire, trimming does not panic, and what it makes
 // of a message that decodes does too.
 func FuzzTrim(f *testing.F) {
