@@ -32,7 +32,7 @@ func (d *daemon) openSource() (err error) {
 		d.source = d.directory
 		return nil
 	}
-	lean()
+	lean(reserveAtStart)
 	d.cluster, err = kube.New(kube.Config{
 		Kubeconfig: d.cfg.kubeconfig, Node: d.cfg.node, Saved: d.savedState, NoEvents: !d.cfg.events,
 		WatchNode: len(d.cfg.podCIDRs) == 0, PodCIDRs: d.cfg.podPrefixes,
@@ -41,17 +41,22 @@ func (d *daemon) openSource() (err error) {
 	return err
 }
 
-// lean makes the garbage collector keep less in reserve, percent of what lives: a
-// daemon on every node of a large cluster costs memory on all of them, and has CPU
-// to spare. Of 100,000 pods it saves some 100 MB. GOGC in the environment wins.
-func lean() {
-	const percent = 25
+// What the garbage collector keeps in reserve, in percent of what lives: less than its
+// default, since a daemon on every node of a large cluster costs memory on all of them,
+// and has CPU to spare. While the cluster is read that is in a hurry, it has more.
+const (
+	reserveAtStart = 50
+	reserve        = 25
+)
+
+// lean sets the reserve. GOGC in the environment wins.
+func lean(percent int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(percent)
 	}
 }
 
-// settle gives back what reading and compiling a whole cluster took and what is in
+// settle is for after the start. It gives back what reading and compiling a whole cluster took and what is in
 // force does not need, once: the runtime would do so in the course of minutes.
 func (d *daemon) settle(ctx context.Context) {
 	select {
@@ -66,6 +71,7 @@ func (d *daemon) settle(ctx context.Context) {
 	}
 	select {
 	case <-time.After(settleAfter):
+		lean(reserve)
 		debug.FreeOSMemory()
 	case <-ctx.Done():
 	}
