@@ -103,7 +103,7 @@ func bootID() string {
 func encode(w io.Writer, h Header, s *policy.Snapshot) error {
 	sum := sha256.New()
 	out := bufio.NewWriterSize(w, 1<<16)
-	lines := &lineWriter{w: io.MultiWriter(out, sum)}
+	lines := newLineWriter(io.MultiWriter(out, sum))
 	lines.put("postern-state", h)
 	for i := range s.Tiers {
 		lines.put("tier", &s.Tiers[i])
@@ -128,8 +128,15 @@ func encode(w io.Writer, h Header, s *policy.Snapshot) error {
 type lineWriter struct {
 	w     io.Writer
 	buf   bytes.Buffer
+	json  *json.Encoder // into buf
 	count int
 	err   error // the first
+}
+
+func newLineWriter(w io.Writer) *lineWriter {
+	l := &lineWriter{w: w}
+	l.json = json.NewEncoder(&l.buf)
+	return l
 }
 
 func (l *lineWriter) put(word string, v any) {
@@ -137,8 +144,9 @@ func (l *lineWriter) put(word string, v any) {
 		return
 	}
 	l.buf.Reset()
-	l.buf.WriteString(word + " ")
-	if l.err = json.NewEncoder(&l.buf).Encode(v); l.err == nil { // ends with a newline
+	l.buf.WriteString(word)
+	l.buf.WriteByte(' ')
+	if l.err = l.json.Encode(v); l.err == nil { // ends with a newline
 		_, l.err = l.w.Write(l.buf.Bytes())
 	}
 	l.count++
