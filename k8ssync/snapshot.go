@@ -158,7 +158,7 @@ func (s *Store) fill(next *policy.Snapshot, c class, changes []change) {
 	keys := &s.sorted[c]
 	switch c {
 	case policies:
-		merge(&next.Policies, keys, changes)
+		fillLong(s.large, &next.Policies, &next.Pieces.Policies, keys, changes)
 	case tiers:
 		merge(&s.tiers, keys, changes)
 		next.Tiers = withBuiltIn(s.tiers)
@@ -168,19 +168,24 @@ func (s *Store) fill(next *policy.Snapshot, c class, changes []change) {
 	case namespaces:
 		merge(&next.Namespaces, keys, changes)
 	case serviceAccounts:
-		merge(&next.ServiceAccounts, keys, changes)
+		fillLong(s.large, &next.ServiceAccounts, &next.Pieces.ServiceAccounts, keys, changes)
 	case endpoints:
-		if s.large {
-			next.Pieces = mergePieces(next.Pieces, keys, changes)
-		} else {
-			merge(&next.Endpoints, keys, changes)
-		}
+		fillLong(s.large, &next.Endpoints, &next.Pieces.Endpoints, keys, changes)
 	case hostEndpoints:
 		merge(&next.HostEndpoints, keys, changes)
 	case networkSets:
 		merge(&next.NetworkSets, keys, changes)
 	case endpointSlices:
 		merge(&next.EndpointSlices, keys, changes)
+	}
+}
+
+// fillLong changes a list that is in pieces if the store is a large one.
+func fillLong[T any](large bool, list *[]*T, pieces *[][]*T, keys *[]string, changes []change) {
+	if large {
+		*pieces = mergePieces(*pieces, keys, changes)
+	} else {
+		merge(list, keys, changes)
 	}
 }
 

@@ -104,8 +104,8 @@ func NewStore() *Store {
 	}
 }
 
-// NewLargeStore gives an empty store whose snapshots have their endpoints in pieces:
-// for a cluster's pods, of which some change all the time.
+// NewLargeStore gives an empty store whose snapshots have their long lists in pieces: for
+// a cluster's pods, accounts and policies, of which some change all the time.
 func NewLargeStore() *Store {
 	s := NewStore()
 	s.large = true

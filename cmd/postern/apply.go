@@ -185,7 +185,7 @@ func (c *stagedCount) count(s *policy.Snapshot, between func(from, to *policy.Sn
 		}
 	} else {
 		c.n = 0
-		for _, p := range s.Policies {
+		for _, p := range s.Complete().Policies {
 			c.n += staged(p)
 		}
 	}

@@ -206,7 +206,7 @@ func (d *daemon) status() control.Status {
 	d.progress.mu.Unlock()
 	if s := d.inForce.Load(); s != nil {
 		st.Enforcing = true
-		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, s.Snapshot.NumPods(), len(s.Snapshot.Policies)
+		st.Generation, st.Pods, st.Policies = s.Snapshot.Generation, s.Snapshot.NumPods(), s.Snapshot.NumPolicies()
 		st.Hosted, st.ProtectedIngress, st.ProtectedEgress = len(s.Ruleset.Hosted()), len(s.Ruleset.Protected(flow.Ingress)), len(s.Ruleset.Protected(flow.Egress))
 	}
 	if !st.Saved.IsZero() {

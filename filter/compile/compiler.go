@@ -138,9 +138,10 @@ type pair[T any] struct{ old, now []*T }
 
 // between gives the differences of two snapshots.
 func between(old, now *policy.Snapshot) (d delta) {
+	old, now = old.Complete(), now.Complete()
 	d.namespaces = differences(old.Namespaces, now.Namespaces, namespaceKey)
 	d.accounts = differences(old.ServiceAccounts, now.ServiceAccounts, accountObjectKey)
-	d.pods = differences(old.Pods(), now.Pods(), (*policy.Endpoint).Key)
+	d.pods = differences(old.Endpoints, now.Endpoints, (*policy.Endpoint).Key)
 	d.sets = differences(old.NetworkSets, now.NetworkSets, setKey)
 	d.slices = differences(old.EndpointSlices, now.EndpointSlices, sliceKey)
 	d.policies = differences(old.Policies, now.Policies, (*policy.Policy).Key)
@@ -197,6 +198,7 @@ func (c *Compiler) wasteful() bool {
 
 // rebuild makes the state of a snapshot from nothing.
 func (c *Compiler) rebuild(s *policy.Snapshot) {
+	s = s.Complete()
 	c.state = newState()
 	c.expect(s)
 	for _, n := range s.Namespaces {
@@ -216,7 +218,7 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 	for _, e := range s.EndpointSlices {
 		c.addSlice(e)
 	}
-	for _, e := range s.Pods() {
+	for _, e := range s.Endpoints {
 		c.addPod(e)
 	}
 	for _, set := range s.NetworkSets {
@@ -229,7 +231,7 @@ func (c *Compiler) rebuild(s *policy.Snapshot) {
 // as they hold to the collector, and the peak of a node's memory is here.
 func (c *Compiler) expect(s *policy.Snapshot) {
 	n := 0
-	for _, e := range s.Pods() {
+	for _, e := range s.Endpoints {
 		n += len(e.Addrs)
 	}
 	c.single = make(map[[16]byte]*address, n)

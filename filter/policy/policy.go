@@ -319,36 +319,52 @@ type Snapshot struct {
 	NetworkSets     []*NetworkSet
 	EndpointSlices  []*EndpointSlice
 
-	// Pieces holds the endpoints in the place of Endpoints, in the same order, if the
-	// snapshot is of a store for large clusters: successive snapshots share what did
-	// not change, while a list of 100,000 pods would be a new one at each event. Pods
-	// and Complete tell no difference.
-	Pieces [][]*Endpoint `json:"-"`
+	// Pieces holds lists in the place of the slices above, if the snapshot is of a store
+	// for large clusters.
+	Pieces Pieces `json:"-"`
 }
 
-// Pods gives the endpoints. It may make the list.
-func (s *Snapshot) Pods() []*Endpoint {
-	if len(s.Pieces) == 0 {
-		return s.Endpoints
-	}
-	return slices.Concat(s.Pieces...)
+// Pieces are the lists of a Snapshot that are long and change all the time, cut, in the
+// order of the lists: successive snapshots share the pieces in which nothing changed,
+// while a list of 100,000 pods would be a new one at each event.
+type Pieces struct {
+	Policies        [][]*Policy
+	ServiceAccounts [][]*ServiceAccount
+	Endpoints       [][]*Endpoint
 }
 
-// NumPods is how many endpoints there are.
-func (s *Snapshot) NumPods() int {
-	n := len(s.Endpoints)
-	for _, p := range s.Pieces {
-		n += len(p)
-	}
-	return n
-}
+// Pods gives the endpoints, in pieces or not. It may make the list.
+func (s *Snapshot) Pods() []*Endpoint { return whole(s.Endpoints, s.Pieces.Endpoints) }
 
-// Complete gives the same snapshot with its endpoints in Endpoints.
+// NumPods is how many endpoints there are, in pieces or not.
+func (s *Snapshot) NumPods() int { return length(s.Endpoints, s.Pieces.Endpoints) }
+
+// NumPolicies is how many policies there are, in pieces or not.
+func (s *Snapshot) NumPolicies() int { return length(s.Policies, s.Pieces.Policies) }
+
+// Complete gives the same snapshot without pieces: all is in the slices.
 func (s *Snapshot) Complete() *Snapshot {
-	if len(s.Pieces) == 0 {
+	p := s.Pieces
+	if len(p.Policies)+len(p.ServiceAccounts)+len(p.Endpoints) == 0 {
 		return s
 	}
 	c := *s
-	c.Endpoints, c.Pieces = s.Pods(), nil
+	c.Policies, c.ServiceAccounts, c.Endpoints = whole(s.Policies, p.Policies), whole(s.ServiceAccounts, p.ServiceAccounts), whole(s.Endpoints, p.Endpoints)
+	c.Pieces = Pieces{}
 	return &c
+}
+
+func whole[T any](list []T, pieces [][]T) []T {
+	if len(pieces) == 0 {
+		return list
+	}
+	return slices.Concat(pieces...)
+}
+
+func length[T any](list []T, pieces [][]T) int {
+	n := len(list)
+	for _, p := range pieces {
+		n += len(p)
+	}
+	return n
 }
