@@ -18,6 +18,8 @@ import (
 	"github.com/rs/zerolog"
 	core "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -31,22 +33,47 @@ import (
 	"github.com/postern-project/postern/test/apiserver"
 )
 
-// The tests of this file are against a real API server.
-// It is started by the first of them: benchmarks and fuzzing need none.
+// The tests of this file are against a real API server. Each of the two is started by
+// the first test that needs it: benchmarks and fuzzing need none.
 var (
-	server  *apiserver.Server
-	started sync.Once
+	server  *apiserver.Server                  // of the test that runs
+	servers = make(map[bool]*apiserver.Server) // by whether it has watch lists
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if server != nil {
-		if err := server.Close(); err != nil {
+	for _, s := range servers {
+		if err := s.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = max(code, 1)
 		}
 	}
 	os.Exit(code)
+}
+
+// use makes an API server the one of the test that runs: with watch lists, or with an
+// older etcd, where it has only pages.
+func use(t *testing.T, watchLists bool) {
+	t.Helper()
+	if servers[watchLists] == nil {
+		s, err := apiserver.StartWith(apiserver.Options{NewEtcd: watchLists})
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers[watchLists] = s
+	}
+	server = servers[watchLists]
+}
+
+// onBoth runs a test against both API servers.
+func onBoth(t *testing.T, test func(t *testing.T)) {
+	for name, watchLists := range map[string]bool{"pages": false, "watch lists": true} {
+		t.Run(name, func(t *testing.T) {
+			use(t, watchLists)
+			t.Cleanup(func() { server = nil })
+			test(t)
+		})
+	}
 }
 
 // patience for what the API server or the source has to do. Nothing is asserted on
@@ -165,14 +192,8 @@ var namespaces atomic.Int64
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	started.Do(func() {
-		var err error
-		if server, err = apiserver.Start(); err != nil {
-			t.Fatal(err)
-		}
-	})
 	if server == nil {
-		t.Fatal("there is no API server")
+		use(t, false)
 	}
 	set, err := kubernetes.NewForConfig(server.Admin())
 	if err != nil {
@@ -243,7 +264,9 @@ func (f *follower) role(namespace, account string) string {
 	return "no account"
 }
 
-func TestFollow(t *testing.T) {
+func TestFollow(t *testing.T) { onBoth(t, testFollow) }
+
+func testFollow(t *testing.T) {
 	c := newCluster(t)
 	c.pod("before", "10.1.0.1", "")
 	f := follow(t, server.Admin(), Config{}).sync()
@@ -316,7 +339,9 @@ status: {phase: Running, podIP: 10.1.0.4}
 
 // TestServerGone: what is known stays while the API server is away, the status says
 // so, and what happened meanwhile comes when it is back.
-func TestServerGone(t *testing.T) {
+func TestServerGone(t *testing.T) { onBoth(t, testServerGone) }
+
+func testServerGone(t *testing.T) {
 	c := newCluster(t)
 	c.pod("p", "10.2.0.1", "")
 	f := follow(t, server.Admin(), Config{}).sync()
@@ -365,7 +390,9 @@ func TestServerGone(t *testing.T) {
 
 // TestRightsLost: a kind that may not be read any more is frozen and named; the
 // others are followed. A new start without the right is not synced.
-func TestRightsLost(t *testing.T) {
+func TestRightsLost(t *testing.T) { onBoth(t, testRightsLost) }
+
+func testRightsLost(t *testing.T) {
 	c := newCluster(t)
 	role := func(resources string) {
 		c.apply(`
@@ -417,11 +444,16 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader-NS}]
 
 // TestExpired: a watch that is told that its version is too old lists again, and
 // what it missed is there.
-func TestExpired(t *testing.T) {
+func TestExpired(t *testing.T) { onBoth(t, testExpired) }
+
+func testExpired(t *testing.T) {
 	c := newCluster(t)
 	c.pod("p", "10.4.0.1", "")
 	p, rc := newProxy(t, server.Admin())
 	f := follow(t, rc, Config{NoEvents: true}).sync()
+	// A watch that ends at once without an event is not gone on with in any case.
+	c.pod("event", "10.4.0.3", "")
+	f.until("an event is seen", func() bool { return f.pod(c.ns, "event") != nil })
 	var expired atomic.Int64
 	isPods := func(r *http.Request) bool { return r.URL.Path == "/api/v1/pods" }
 	p.reply(func(w http.ResponseWriter, r *http.Request) bool {
@@ -443,7 +475,9 @@ func TestExpired(t *testing.T) {
 }
 
 // TestTooMany: an API server that is too busy is asked again, and not at once.
-func TestTooMany(t *testing.T) {
+func TestTooMany(t *testing.T) { onBoth(t, testTooMany) }
+
+func testTooMany(t *testing.T) {
 	c := newCluster(t)
 	p, rc := newProxy(t, server.Admin())
 	var refused atomic.Int64
@@ -480,6 +514,78 @@ func TestSlow(t *testing.T) {
 	if f.pod(c.ns, "p") == nil {
 		t.Error("synced without a pod")
 	}
+}
+
+// TestWatchList: where there are watch lists no page is asked for, and one that is cut
+// before its end counts for nothing.
+func TestWatchList(t *testing.T) {
+	use(t, true)
+	t.Cleanup(func() { server = nil })
+	c := newCluster(t)
+	c.pod("p", "10.16.0.1", "")
+	p, rc := newProxy(t, server.Admin())
+	phantom := podFrame(t, &core.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Namespace: c.ns, Name: "phantom", ResourceVersion: "1"},
+		Spec: core.PodSpec{NodeName: "n1"}, Status: core.PodStatus{Phase: core.PodRunning, PodIPs: []core.PodIP{{IP: "10.16.0.2"}}},
+	})
+	var cut, pages atomic.Int64
+	p.reply(func(w http.ResponseWriter, r *http.Request) bool {
+		q := r.URL.Query()
+		if r.URL.Path != "/api/v1/pods" {
+			return false
+		}
+		if q.Get("watch") == "" {
+			pages.Add(1)
+		}
+		if q.Get("sendInitialEvents") == "" || cut.Add(1) > 2 {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/vnd.kubernetes.protobuf;stream=watch")
+		_, _ = w.Write(phantom)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	f := follow(t, rc, Config{NoEvents: true})
+	seen := false
+	for synced := false; !synced; {
+		select {
+		case <-f.source.Synced():
+			synced = true
+		case <-f.store.Changed():
+		case <-time.After(long):
+			t.Fatalf("not synced: %+v", f.source.Status())
+		}
+		seen = seen || f.pod(c.ns, "phantom") != nil
+	}
+	if seen || f.pod(c.ns, "p") == nil {
+		t.Errorf("a pod of a list that was cut is there: %v; one of the whole list: %v", seen, f.pod(c.ns, "p"))
+	}
+	if cut.Load() < 3 || pages.Load() > 0 {
+		t.Errorf("%d watch lists and %d pages of pods were asked for", cut.Load(), pages.Load())
+	}
+	c.pod("q", "10.16.0.3", "")
+	f.until("the watch goes on after the list", func() bool { return f.pod(c.ns, "q") != nil })
+	if k := f.kind("pods"); k.Lists != 1 {
+		t.Errorf("%d lists", k.Lists)
+	}
+}
+
+// podFrame is a pod as it comes over a watch.
+func podFrame(t *testing.T, p *core.Pod) []byte {
+	t.Helper()
+	s := typedScheme()
+	var object, event, frame bytes.Buffer
+	err := protobuf.NewSerializer(s, s).Encode(p, &object)
+	if err == nil {
+		err = protobuf.NewRawSerializer(s, s).Encode(&metav1.WatchEvent{Type: "ADDED", Object: kruntime.RawExtension{Raw: object.Bytes()}}, &event)
+	}
+	if err == nil {
+		_, err = protobuf.LengthDelimitedFramer.NewFrameWriter(&frame).Write(event.Bytes())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return frame.Bytes()
 }
 
 // TestNamespaceDeleted is lifecycle's promise at the real API server, which marks a
