@@ -20,7 +20,7 @@ const module = "github.com/postern-project/postern/"
 var mayImport = map[string][]string{
 	"deploy/crdgen": {},
 
-	"k8ssync/access": {},
+	"k8ssync/access": {"filter/explain", "filter/flow", "filter/policy", "filter/policy/selector", "k8ssync", "k8ssync/convert", "k8ssync/file"},
 
 	"filter/flow":            {},
 	"internal/keeper":        {},
