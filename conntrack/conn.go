@@ -3,6 +3,8 @@ package conntrack
 import (
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -14,6 +16,7 @@ type Conn struct {
 	// A dump is read while changes are written, so they have a socket each.
 	walk, change   *netlink.Conn
 	marks, deletes []netlink.Message // that wait to be sent
+	restOfWalk     bool              // a walk failed, and what it left may be in the socket
 }
 
 // batch is how many changes go out at once. If all of them fail, as many messages wait
@@ -102,6 +105,9 @@ func (c *Conn) Sweep(f Filter, judge func(*Entry) Action) (r Report, err error) 
 	if f.Mark&^f.Mask != 0 || f.Status&^f.StatusMask != 0 {
 		return r, fmt.Errorf("conntrack: filter %+v wants bits outside its mask", f)
 	}
+	if err := c.discard(); err != nil {
+		return r, fmt.Errorf("list conntrack entries: %w", err)
+	}
 	if _, err := c.walk.Send(f.request()); err != nil {
 		return r, fmt.Errorf("list conntrack entries: %w", err)
 	}
@@ -110,6 +116,7 @@ func (c *Conn) Sweep(f Filter, judge func(*Entry) Action) (r Report, err error) 
 		if err != nil {
 			c.settle(&c.marks, &r.Marked, &r.Gone, &failed)
 			c.settle(&c.deletes, &r.Deleted, &r.Gone, &failed)
+			c.restOfWalk = true
 			return r, errors.Join(fmt.Errorf("list conntrack entries: %w", err), failed.err())
 		}
 		if mark, _ := peek(m.Data); mark&f.Mask != f.Mark {
@@ -139,6 +146,28 @@ func (c *Conn) Sweep(f Filter, judge func(*Entry) Action) (r Report, err error) 
 	c.settle(&c.marks, &r.Marked, &r.Gone, &failed)
 	c.settle(&c.deletes, &r.Deleted, &r.Gone, &failed)
 	return r, failed.err()
+}
+
+// discard takes what a walk that failed has left out of the socket. The next walk would
+// end where that one does, and be refused besides: the kernel has one at a time.
+func (c *Conn) discard() error {
+	const silence = 50 * time.Millisecond // the kernel sends more whenever somebody reads
+	if !c.restOfWalk {
+		return nil
+	}
+	for c.restOfWalk {
+		if err := c.walk.SetReadDeadline(time.Now().Add(silence)); err != nil {
+			return err
+		}
+		n := 0
+		for _, err := range c.walk.ReceiveIter() {
+			if err == nil {
+				n++
+			}
+			c.restOfWalk = n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
+		}
+	}
+	return c.walk.SetReadDeadline(time.Time{})
 }
 
 // failures keeps the first error of many.

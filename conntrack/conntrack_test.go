@@ -54,6 +54,30 @@ func flowOf(proto flow.Proto, src, dst string, sport, dport uint16, mark uint32)
 	return ct.NewFlow(uint8(proto), ct.StatusConfirmed|ct.StatusSeenReply, addr(src), addr(dst), sport, dport, 120, mark)
 }
 
+// TestSweepAfterFailure: a walk that failed leaves nothing in the socket. The next one sees
+// what it asks for, and all of it.
+func TestSweepAfterFailure(t *testing.T) {
+	table := newTable(t)
+	for i := range uint16(200) { // more than the kernel sends at once
+		table.add(flowOf(flow.UDP, "10.0.0.1", "10.0.0.2", 1000+i, 53, uint32(i%2)+1))
+	}
+	if err := table.conn.walk.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.conn.Sweep(Filter{Mark: 1, Mask: 3}, func(*Entry) Action { return Keep() }); err == nil {
+		t.Fatal("a walk without time succeeded")
+	}
+	if err := table.conn.walk.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r, err := table.conn.Sweep(Filter{Mark: 2, Mask: 3}, func(*Entry) Action { return Keep() })
+		if err != nil || r.Seen != 100 {
+			t.Errorf("a walk after it saw %d of 100 entries: %v", r.Seen, err)
+		}
+	}
+}
+
 func (t *table) add(fs ...ct.Flow) {
 	t.Helper()
 	for _, f := range fs {
