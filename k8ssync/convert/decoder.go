@@ -65,40 +65,52 @@ func (d *decoder) raw() (text json.RawMessage) {
 	return text
 }
 
-func (d *decoder) value(v reflect.Value, path string) {
+// value decodes the next value, and tells whether it is null, which leaves v as it is.
+func (d *decoder) value(v reflect.Value, path string) (null bool) {
 	switch {
 	case v.Kind() == reflect.Pointer && v.Type().Implements(unmarshaler):
 		p := reflect.New(v.Type().Elem())
-		if d.leaf(p.Interface().(json.Unmarshaler), path) {
+		set, null := d.leaf(p.Interface().(json.Unmarshaler), path)
+		if set {
 			v.Set(p)
 		}
-		return
+		return null
 	case reflect.PointerTo(v.Type()).Implements(unmarshaler):
 		p := reflect.New(v.Type())
-		if d.leaf(p.Interface().(json.Unmarshaler), path) {
+		set, null := d.leaf(p.Interface().(json.Unmarshaler), path)
+		if set {
 			v.Set(p.Elem())
 		}
-		return
+		return null
 	}
 	t := d.token()
-	if d.err != nil || t == nil { // null leaves the field as it is
-		return
+	if d.err != nil || t == nil {
+		return d.err == nil
 	}
 	d.after(t, v, path)
+	return false
 }
 
 // leaf decodes into a type that takes its own text, and tells whether there was
-// a value.
-func (d *decoder) leaf(u json.Unmarshaler, path string) bool {
+// a good value, or null.
+func (d *decoder) leaf(u json.Unmarshaler, path string) (set, null bool) {
 	text := d.raw()
 	if d.err != nil || string(text) == "null" {
-		return false
+		return false, d.err == nil
 	}
 	if err := u.UnmarshalJSON(text); err != nil {
 		d.fault(path, "%s", describeLeaf(u, text, err))
-		return false
+		return false, false
 	}
-	return true
+	return true, false
+}
+
+// element decodes an element of a list or mapping. A null there is no value left out but
+// one that somebody forgot to write: a rule or a port that is nothing would match everything.
+func (d *decoder) element(v reflect.Value, path string) {
+	if d.value(v, path) && d.strict && strings.HasPrefix(path, "spec.") {
+		d.fault(path, "is null; write a value, or remove it")
+	}
 }
 
 // after decodes a value whose first token is t.
@@ -163,7 +175,7 @@ func (d *decoder) mapping(t json.Token, v reflect.Value, path string) {
 			d.fault(at, "stated twice; keep one")
 		}
 		element := reflect.New(v.Type().Elem()).Elem()
-		d.value(element, at)
+		d.element(element, at)
 		v.SetMapIndex(key, element)
 	}
 	d.token()
@@ -177,7 +189,7 @@ func (d *decoder) list(t json.Token, v reflect.Value, path string) {
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 	for i := 0; d.more(); i++ {
 		element := reflect.New(v.Type().Elem()).Elem()
-		d.value(element, path+"["+strconv.Itoa(i)+"]")
+		d.element(element, path+"["+strconv.Itoa(i)+"]")
 		v.Set(reflect.Append(v, element))
 	}
 	d.token()

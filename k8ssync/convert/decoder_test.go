@@ -62,7 +62,7 @@ func TestDecoderFaults(t *testing.T) {
 		{head + `"spec": {"ingress": [{"action": "Allow"}, {"action": "Allow", "action": "Deny"}]}}`, "  spec.ingress[1].action: stated twice; keep one\n"},
 		{head + `"spec": {"ingress": [{"action": "Allow", "metadata": {"annotations": {"a": "1", "a": "2"}}}]}}`, "  spec.ingress[0].metadata.annotations[a]: stated twice; keep one\n"},
 		{head + `"spec": {"Selector": "all()"}}`, "  spec.Selector: unknown field; the fields here are applyOnForward, doNotTrack, egress, ingress, namespaceSelector, order, performanceHints, preDNAT, selector, serviceAccountSelector, tier, types\n"},
-		{head + `"spec": {"types": [["Ingress"], null, "Egress"]}}`, "  spec.types[0]: want a string, got a list\n  spec.types[1]: \"\" is no policy type; write Ingress or Egress, with this case\n  spec.types: 3 entries; write Ingress, Egress or both\n"},
+		{head + `"spec": {"types": [["Ingress"], null, "Egress"]}}`, "  spec.types[0]: want a string, got a list\n  spec.types[1]: is null; write a value, or remove it\n  spec.types: 3 entries; write Ingress, Egress or both\n"},
 		{head + `"spec": {"order": 1e999}}`, "  spec.order: want a number, got the number 1e999\n"},
 		{head + `"spec": {"ingress": [{"action": "Allow", "ipVersion": 4.5}]}}`, "  spec.ingress[0].ipVersion: want a whole number of at most 64 bits, got the number 4.5\n"},
 		{head + `"spec": {"preDNAT": "true"}}`, "  spec.preDNAT: want true or false, got the string \"true\"\n"},

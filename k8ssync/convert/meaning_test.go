@@ -57,6 +57,9 @@ var meanings = []struct {
 var closed = []struct {
 	title, kind, spec string
 }{
+	{"KNP rule that is null", "KNP", `{podSelector: {}, ingress: [null]}`},
+	{"KNP port that is null", "KNP", `{podSelector: {}, ingress: [{ports: [null]}]}`},
+	{"KNP label that is null", "KNP", `{podSelector: {matchLabels: {app: null}}}`},
 	{"faulty Allow goes, others stay", np, `{selector: has(a), ingress: [{action: Allow, protocol: X}, {action: Allow}, {action: Deny}]}`},
 	{"faulty Pass and Log go", gnp, `{ingress: [{action: Pass, protocol: X}, {action: Log, protocol: X}], egress: [{action: Pass}]}`},
 	{"faulty Deny denies everything in its direction", gnp, `{ingress: [{action: Allow}, {action: Deny, source: {nets: [10.0.0.300/16]}}, {action: Allow}], egress: [{action: Allow}]}`},
