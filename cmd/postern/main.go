@@ -128,24 +128,26 @@ the answer for the rest of the flow.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.SetVersionTemplate("{{.Version}}")
 	root.SetHelpCommand(newHelpCommand())
-	root.AddCommand(
-		newRunCommand(),
-		newKeepCommand(),
-		newCleanupCommand(),
-		newStatusCommand(), newFlowsCommand(), newAccessCommand(),
-		newObserveCommand(), newGetCommand(),
-		newExplainCommand(),
-		newAuthzCommand(),
-		newLintCommand(),
-		newTestCommand(),
-		newDiffCommand(),
-		newReplayCommand(),
-		newBenchCommand(),
-		newSnapshotCommand(),
-		newDoctorCommand(), newBundleCommand(),
-		newConfigCommand(),
-		newVersionCommand(),
-	)
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Enforce:", []*cobra.Command{newRunCommand(), newKeepCommand(), newCleanupCommand(), newConfigCommand()}},
+		{"See what happens, and why:", []*cobra.Command{
+			newStatusCommand(), newObserveCommand(), newExplainCommand(), newGetCommand(), newFlowsCommand(), newSnapshotCommand(),
+			newDoctorCommand(), newAuthzCommand(), newBundleCommand(),
+		}},
+		{"Check policy before it is in force:", []*cobra.Command{newLintCommand(), newTestCommand(), newDiffCommand(), newReplayCommand(), newAccessCommand()}},
+		{"And:", []*cobra.Command{newBenchCommand(), newVersionCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+		}
+		root.AddCommand(g.commands...)
+	}
+	root.SetHelpCommandGroupID("And:")
+	root.SetCompletionCommandGroupID("And:")
 	root.InitDefaultCompletionCmd()
 	refuseArguments(root)
 	return root
