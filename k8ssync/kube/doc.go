@@ -6,7 +6,7 @@
 // dropped; what is kept of a pod is its policy value. The feeds hand their events
 // to one loop, which gathers what arrives together and changes the Store once.
 //
-//	API server ──list, watch──▶ feed: decode, convert ──▶ pending ──(quiet for 4 ms)──▶ lifecycle ──▶ Store
+//	API server ──list, watch──▶ feed: decode, convert ──▶ pending ──(quiet for 2 ms)──▶ lifecycle ──▶ Store
 //
 // What is read:
 //

@@ -7,10 +7,10 @@ import (
 
 // Times of gather.
 const (
-	// quiet is how long nothing must come for what came to be one change. The
-	// watches of an API server run a few milliseconds apart: of a policy and a pod that
-	// were written one after the other the pod may come first.
-	quiet = 4 * time.Millisecond
+	// quiet is how long nothing must come for what came to be one change. The watches
+	// of an API server are not in step: of a policy and a pod that were written one
+	// after the other, which takes a millisecond or more, the pod may come first.
+	quiet = 2 * time.Millisecond
 	// patience is how long a change may go on before it is applied all the same.
 	patience = 20 * time.Millisecond
 )
