@@ -15,7 +15,7 @@ func AccountWays(o *Objects, a Account) []Way {
 	place := []Place{{Namespace: a.Namespace, Name: a.Name}}
 	namespace := []Place{{Namespace: a.Namespace, Name: a.Namespace}}
 	l.runs(o, "", "run a pod with the account", place)
-	l.enters("", "get into a pod that has the account", namespace)
+	l.enters(o, "", "get into a pod that has the account", place)
 	l.add("", "give a pod that has the account another address", namespace, group{"", "pods/status"}.on(here, some, "update", "patch")...)
 	l.add("", "make the account, with labels", place, accounts.create(here)[0], []Right{{"create", "", "serviceaccounts", here, here}, {"patch", "", "serviceaccounts", here, here}})
 	l.add("", "label the account", place, accounts.on(here, here, "update", "patch")...)

@@ -126,7 +126,7 @@ func (e *ends) join(s *side, opens bool) {
 	runs := e.matching(s)
 	l.runs(e.o, s.name, "run a pod that the rule matches", runs)
 	if opens {
-		l.enters(s.name, "get into a pod that the rule matches", spaces(runs))
+		l.enters(e.o, s.name, "get into a pod that the rule matches", runs)
 	}
 	l.add(s.name, "give a pod that the rule matches another address", spaces(runs), group{"", "pods/status"}.on(here, some, "update", "patch")...)
 	var c changes

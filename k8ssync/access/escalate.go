@@ -116,7 +116,6 @@ func known(bindings, roles []Place) (out []Place) {
 // becomes are the ways to act as subjects.
 func (l *list) becomes(o *Objects, subjects []Subject) {
 	var users, groups, robots []Place
-	in := map[string]bool{}
 	for _, s := range subjects {
 		switch s.Kind {
 		case rbac.UserKind:
@@ -125,7 +124,6 @@ func (l *list) becomes(o *Objects, subjects []Subject) {
 			groups = append(groups, Place{Name: s.Name})
 		case rbac.ServiceAccountKind:
 			robots = append(robots, Place{Namespace: s.Namespace, Name: s.Name})
-			in[s.Namespace] = true
 		}
 	}
 	l.add("", "act as a user of this list", users, []Right{{"impersonate", "", "users", "", here}})
@@ -135,17 +133,10 @@ func (l *list) becomes(o *Objects, subjects []Subject) {
 	const what = "act as a service account of this list"
 	l.add("", what, robots, []Right{{"impersonate", "", "serviceaccounts", here, here}}, []Right{{"create", "", "serviceaccounts/token", here, here}})
 	l.runs(o, "", what+", whose token its pods have", robots)
-	var places []Place
-	for _, p := range robots {
-		if in[p.Namespace] {
-			in[p.Namespace] = false
-			places = append(places, Place{Namespace: p.Namespace})
-		}
-	}
-	l.enters("", what+", whose token its pods have", places)
+	l.enters(o, "", what+", whose token its pods have", robots)
 	// A controller puts the token into a Secret that asks for it.
 	for _, verb := range []string{"get", "list", "watch"} {
-		l.add("", what+", by a Secret for its token", places, with(group{"", "secrets"}.create(here), Right{verb, "", "secrets", here, some})...)
+		l.add("", what+", by a Secret for its token", spaces(robots), with(group{"", "secrets"}.create(here), Right{verb, "", "secrets", here, some})...)
 	}
 }
 

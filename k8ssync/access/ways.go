@@ -6,7 +6,7 @@ type group struct{ group, resource string }
 // workloads are what pods are made from, and pods.
 var workloads = []group{
 	{"", "pods"}, {"", "replicationcontrollers"}, {"apps", "deployments"}, {"apps", "replicasets"}, {"apps", "statefulsets"},
-	{"apps", "daemonsets"}, {"batch", "jobs"}, {"batch", "cronjobs"},
+	{"apps", "daemonsets"}, {"apps", "controllerrevisions"}, {"batch", "jobs"}, {"batch", "cronjobs"},
 }
 
 // list gathers ways.
@@ -62,6 +62,18 @@ func with(alternatives [][]Right, rights ...Right) (out [][]Right) {
 
 // runs are the ways to run a pod with the account that a place names.
 func (l *list) runs(o *Objects, side, what string, places []Place, also ...Right) {
+	for _, w := range workloads {
+		alternatives := w.write(here)
+		if w.resource == "pods" || w.resource == "controllerrevisions" { // those that exist cannot change their account
+			alternatives = w.create(here)
+		}
+		l.using(o, side, what, places, with(alternatives, also...))
+	}
+}
+
+// using adds ways that take the right to use the account of a place, if the guard is on.
+// The account default is free.
+func (l *list) using(o *Objects, side, what string, places []Place, alternatives [][]Right) {
 	free, guarded := places, []Place(nil)
 	if o.UseGuard.On() {
 		free = nil
@@ -73,24 +85,18 @@ func (l *list) runs(o *Objects, side, what string, places []Place, also ...Right
 			}
 		}
 	}
-	for _, w := range workloads {
-		alternatives := w.write(here)
-		if w.resource == "pods" { // those that exist cannot change their account
-			alternatives = w.create(here)
-		}
-		alternatives = with(alternatives, also...)
-		l.add(side, what, free, alternatives...)
-		l.add(side, what, guarded, with(alternatives, Right{"use", "", "serviceaccounts", here, here})...)
-	}
+	l.add(side, what, free, alternatives...)
+	l.add(side, what, guarded, with(alternatives, Right{"use", "", "serviceaccounts", here, here})...)
 }
 
-// enters are the ways into pods that exist, by namespace.
-func (l *list) enters(side, what string, places []Place) {
+// enters are the ways into pods that exist, by account.
+func (l *list) enters(o *Objects, side, what string, accounts []Place) {
+	places := spaces(accounts)
 	// The API server takes a WebSocket's request for a read (until Kubernetes 1.35).
 	for _, sub := range []string{"pods/exec", "pods/attach"} {
 		l.add(side, what, places, group{"", sub}.on(here, some, "create", "get")...)
 	}
-	l.add(side, what, places, group{"", "pods/ephemeralcontainers"}.on(here, some, "update", "patch")...)
+	l.using(o, side, what, accounts, group{"", "pods/ephemeralcontainers"}.on(here, some, "update", "patch"))
 	if len(places) > 0 {
 		l.add(side, what, cluster, group{"", "nodes/proxy"}.on("", some, "create", "get")...)
 	}
