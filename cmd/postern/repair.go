@@ -63,6 +63,16 @@ func (g *tableGuard) damaged(dmg nft.Damage) {
 	g.announce()
 }
 
+// remind announces what was found out before there was anything to repair. The first state
+// may have put it right or not.
+func (g *tableGuard) remind() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.since.IsZero() {
+		g.announce()
+	}
+}
+
 // announce does not wait: one piece of news is as good as two.
 func (g *tableGuard) announce() {
 	select {

@@ -87,6 +87,7 @@ func (d *daemon) dropStored() {
 // begin is called once a first state is in force.
 func (d *daemon) begin() {
 	close(d.first)
+	d.guard.remind()
 	d.notify(d.supervisor.Status("policy is in force"))
 	d.notify(d.supervisor.Ready())
 }
