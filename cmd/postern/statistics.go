@@ -49,17 +49,13 @@ func (d *daemon) packets() (p control.Packets) {
 
 // readKernel fills in what the kernel counts.
 func (d *daemon) readKernel(p *control.Packets) error {
-	rules, err := d.counts.Rules()
+	rules, drops, err := d.counts.Read()
 	if err != nil {
 		return err
 	}
 	p.Kernel = make(map[string]uint64, len(rules))
 	for name, n := range rules {
 		p.Kernel[string(name)] = n
-	}
-	drops, err := d.counts.Drops()
-	if err != nil {
-		return err
 	}
 	p.Dropped = make(map[string]uint64, len(drops))
 	for cause, n := range drops {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -50,6 +51,26 @@ func (c *Client) Snapshot(ctx context.Context) (s *policy.Snapshot, node string,
 	defer r.Body.Close()
 	s, err = policy.ReadJSON(r.Body)
 	return s, r.Header.Get(nodeHeader), err
+}
+
+// lines asks for a path whose answer is a stream of JSON values, and hands each to next, until
+// that says that it was the last. At the end of the stream, or where it breaks, it
+// returns what its decoder says.
+func lines[T any](ctx context.Context, c *Client, path string, next func(*T) (last bool, err error)) (broken, err error) {
+	r, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	for d := json.NewDecoder(bufio.NewReaderSize(r.Body, 1<<16)); ; {
+		var v T
+		if broken := d.Decode(&v); broken != nil {
+			return broken, nil
+		}
+		if last, err := next(&v); last || err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Status tells how the daemon is.

@@ -119,28 +119,26 @@ func query(f live.Filter) string {
 // Flows asks for flows that live, and hands them to show as they come. The flow is show's
 // until it returns.
 func (c *Client) Flows(ctx context.Context, f live.Filter, show func(*live.Flow) error) (live.Summary, error) {
-	r, err := c.do(ctx, http.MethodGet, "/v1/flows?"+query(f), nil)
-	if err != nil {
-		return live.Summary{}, err
-	}
-	defer r.Body.Close()
-	for d := json.NewDecoder(bufio.NewReaderSize(r.Body, 1<<16)); ; {
-		var l line
-		err := d.Decode(&l)
+	var s live.Summary
+	broken, err := lines(ctx, c, "/v1/flows?"+query(f), func(l *line) (last bool, err error) {
 		switch {
-		case errors.Is(err, io.EOF):
-			return live.Summary{}, errors.New("the list of flows was cut off: the daemon ended, or it was read too slowly")
-		case err != nil:
-			return live.Summary{}, fmt.Errorf("read the list of flows: %w", err)
 		case l.Error != "":
-			return live.Summary{}, fmt.Errorf("the daemon: %s", l.Error)
+			return true, fmt.Errorf("the daemon: %s", l.Error)
 		case l.Summary != nil:
-			return *l.Summary, nil
+			s = *l.Summary
+			return true, nil
 		case l.Flow == nil:
-			return live.Summary{}, errors.New("read the list of flows: a line without a flow")
+			return true, errors.New("read the list of flows: a line without a flow")
 		}
-		if err := show(l.Flow); err != nil {
-			return live.Summary{}, err
-		}
+		return false, show(l.Flow)
+	})
+	switch {
+	case err != nil:
+		return live.Summary{}, err
+	case errors.Is(broken, io.EOF):
+		return s, errors.New("the list of flows was cut off: the daemon ended, or it was read too slowly")
+	case broken != nil:
+		return s, fmt.Errorf("read the list of flows: %w", broken)
 	}
+	return s, nil
 }

@@ -1,14 +1,12 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -90,22 +88,12 @@ func (c *Client) Observe(ctx context.Context, f observe.Filter, last int, follow
 	v := f.Values()
 	v.Set("last", strconv.Itoa(last))
 	v.Set("follow", strconv.FormatBool(follow))
-	r, err := c.do(ctx, http.MethodGet, (&url.URL{Path: "/v1/observe", RawQuery: v.Encode()}).String(), nil)
-	if err != nil {
+	broken, err := lines(ctx, c, "/v1/observe?"+v.Encode(), func(l *observe.Line) (bool, error) { return false, each(*l) })
+	switch {
+	case err != nil:
 		return err
+	case ctx.Err() != nil, errors.Is(broken, io.EOF) && !follow:
+		return nil
 	}
-	defer r.Body.Close()
-	for d := json.NewDecoder(bufio.NewReader(r.Body)); ; {
-		var l observe.Line
-		err := d.Decode(&l)
-		switch {
-		case ctx.Err() != nil, errors.Is(err, io.EOF) && !follow:
-			return nil
-		case err != nil:
-			return fmt.Errorf("%w: the daemon at %s ended the stream: %w", ErrUnreachable, c.path, err)
-		}
-		if err := each(l); err != nil {
-			return err
-		}
-	}
+	return fmt.Errorf("%w: the daemon at %s ended the stream: %w", ErrUnreachable, c.path, broken)
 }

@@ -80,10 +80,32 @@ func NewCounts(c *nft.Conn, queues []*nfq.Queue) *Counts {
 	return &Counts{conn: c, queues: queues, lost: map[nft.Counter]uint64{}}
 }
 
-// Rules gives the table's counters, in packets. They never fall while the process lives,
-// also if the table had to be made anew. A table that an earlier process left goes
-// on with its numbers.
-func (c *Counts) Rules() (map[nft.Counter]uint64, error) {
+// Read gives the table's counters, in packets, and the packets that were dropped, by cause;
+// every cause is there. They never fall while the process lives, also if the table had to
+// be made anew. A table that an earlier process left goes on with its numbers.
+func (c *Counts) Read() (map[nft.Counter]uint64, map[Cause]uint64, error) {
+	rules, err := c.rules()
+	if err != nil {
+		return nil, nil, err
+	}
+	drops := make(map[Cause]uint64, len(Causes))
+	for _, cause := range Causes {
+		drops[cause] = 0
+	}
+	for counter, n := range rules {
+		if cause, is := byCounter[counter]; is {
+			drops[cause] += n
+		}
+	}
+	for _, q := range c.queues {
+		if err := addQueue(drops, q); err != nil {
+			return nil, nil, err
+		}
+	}
+	return rules, drops, nil
+}
+
+func (c *Counts) rules() (map[nft.Counter]uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now, err := nft.ReadCounters(c.conn)
@@ -104,29 +126,6 @@ func (c *Counts) Rules() (map[nft.Counter]uint64, error) {
 		all[k] += n
 	}
 	return all, nil
-}
-
-// Drops gives the packets that were dropped, by cause; every cause is there.
-func (c *Counts) Drops() (map[Cause]uint64, error) {
-	drops := make(map[Cause]uint64, len(Causes))
-	for _, cause := range Causes {
-		drops[cause] = 0
-	}
-	rules, err := c.Rules()
-	if err != nil {
-		return nil, err
-	}
-	for counter, n := range rules {
-		if cause, is := byCounter[counter]; is {
-			drops[cause] += n
-		}
-	}
-	for _, q := range c.queues {
-		if err := addQueue(drops, q); err != nil {
-			return nil, err
-		}
-	}
-	return drops, nil
 }
 
 func addQueue(drops map[Cause]uint64, q *nfq.Queue) error {
