@@ -60,6 +60,7 @@ func replaced(t *testing.T, name string, oldNew ...string) string {
 // TestAssertionRefusesChange: a change that breaks an assertion does not reach
 // packets, nor does anything that was written with it, until it is mended.
 func TestAssertionRefusesChange(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.start("--assertions", promises(t))
@@ -107,6 +108,7 @@ func TestAssertionRefusesChange(t *testing.T) {
 // TestAssertionBrokenAtStart: nothing is applied and the kernel is not touched
 // until policy keeps its promises.
 func TestAssertionBrokenAtStart(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.writeOnly("serviceaccounts.yaml", replaced(t, "serviceaccounts.yaml", "{app: reports}", "{app: web-frontend}"))

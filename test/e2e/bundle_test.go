@@ -18,6 +18,7 @@ import (
 // TestBundle collects an archive beside a daemon, and looks for secrets in it that lie
 // all around: in a kubeconfig, in the log, in labels and annotations.
 func TestBundle(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.editBefore("pods.yaml", "{app: db}", "{app: db, canary: label-canary}")

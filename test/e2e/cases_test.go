@@ -171,6 +171,7 @@ func TestPackets(t *testing.T) {
 // TestErrors: an ICMP error reaches whom it concerns if the flow is accepted, whoever sends it,
 // and not if it is about a flow that is not there.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.start()
 	bothFamilies(t, func(t *testing.T, six bool) {
@@ -384,6 +385,7 @@ func TestRouterMessages(t *testing.T) {
 // TestZones: flows that somebody puts into a conntrack zone of their own are
 // remembered there, and judged and listed like others.
 func TestZones(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.nft("add table inet zones; add chain inet zones early { type filter hook prerouting priority -300; }; add rule inet zones early ct zone set 7")
@@ -468,12 +470,16 @@ spec:
 }
 
 // TestBridgedPods: pods that share a bridge of the host do not reach each other past the
-// rules, as long as the kernel shows bridged packets to them (br_netfilter).
+// rules, as long as the kernel shows bridged packets to them (br_netfilter); where it does not,
+// the status says so.
 func TestBridgedPods(t *testing.T) {
 	b := setup(t, examples)
 	b.serve(5432)
 	b.output(b.Node, "ip", "link", "add", "cni0", "type", "bridge")
-	script := "ip addr add 169.254.1.1/32 dev cni0; ip -6 addr add fe80::1/64 dev cni0 nodad; ip link set cni0 up; sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1\n"
+	callTables := func(value int) {
+		b.shell(fmt.Sprintf("sysctl -qw net.bridge.bridge-nf-call-iptables=%[1]d net.bridge.bridge-nf-call-ip6tables=%[1]d", value))
+	}
+	script := "ip addr add 169.254.1.1/32 dev cni0; ip -6 addr add fe80::1/64 dev cni0 nodad; ip link set cni0 up\n"
 	names := []string{api, reports, db}
 	for _, name := range names {
 		link, a4, a6 := b.linkOf(b.pods[name]), b.pods[name].Addr4(), b.pods[name].Addr6()
@@ -490,7 +496,18 @@ func TestBridgedPods(t *testing.T) {
 		b.output(b.pods[name], "ip", "neigh", "flush", "all")
 		b.output(b.pods[name], "ip", "-6", "neigh", "flush", "all")
 	}
+	callTables(0)
 	b.start()
+	unseen := func() bool {
+		_, out, _ := ask(t, nil, "status", "--socket", b.socket)
+		return strings.Contains(out, "pods on the bridge cni0 reach each other past all rules, since net.bridge.bridge-nf-call-iptables and net.bridge.bridge-nf-call-ip6tables is not 1")
+	}
+	eventually(t, "the status names the bridge", unseen)
+	b.connects(reports, db, false, true) // past the rules: no forward and no postrouting hook sees it
+	callTables(1)
+	if unseen() {
+		t.Error("the status still says that the rules see nothing")
+	}
 	bothFamilies(t, func(t *testing.T, six bool) {
 		b.T = t
 		b.connects(api, db, six, true)

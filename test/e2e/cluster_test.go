@@ -131,6 +131,7 @@ func (c *cluster) status() (code int, text string) {
 // that changes, an address that changes hands, an API server that goes, a daemon
 // that starts without it, and its return.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	c := setupCluster(t)
 	c.serve(5432)
 	c.run()
@@ -263,6 +264,7 @@ func TestSavedStateInForce(t *testing.T) {
 // TestDamagedState: a saved state that was changed is refused, loudly, and nothing
 // is enforced from it.
 func TestDamagedState(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	state := filepath.Join(t.TempDir(), "state")
 	if err := os.WriteFile(state, []byte("postern-state {\"format\":1,\"policy\":1,\"node\":\"n1\"}\nend 0 00\n"), 0o600); err != nil {

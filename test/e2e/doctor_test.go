@@ -29,6 +29,7 @@ func (b *bench) onNode(args ...string) (code int, stdout, stderr string) {
 // TestDoctor looks at a host before the daemon, beside it, and when somebody else uses
 // the daemon's marks; packets are judged as before.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	look := func(want int, check string, level doctor.Level) {

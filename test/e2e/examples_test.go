@@ -36,6 +36,7 @@ func to(names ...string) map[string]bool {
 
 // TestExamples is the table, with the documented manifests in a directory.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.start()

@@ -31,6 +31,7 @@ func (b *bench) flows(args ...string) (fs []live.Flow) {
 // TestFlows lists a connection with its ends, its verdict and what it carried; and after
 // a change of policy, that it is denied.
 func TestFlows(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.start("--conntrack-accounting")

@@ -41,6 +41,7 @@ func (b *bench) withoutPod(name string, args ...string) (appear func()) {
 // TestHold: the first packets of a pod that is not known yet wait, also towards pods
 // that no policy protects, and are decided by the policy of the pod once it is known.
 func TestHold(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		pod, from, to string
 		want          int
@@ -53,6 +54,7 @@ func TestHold(t *testing.T) {
 		{"db", "prod-engineering/reports", "prod-engineering/db", 0},
 	} {
 		t.Run(tc.from+" to "+tc.to+" before "+tc.pod, func(t *testing.T) {
+			t.Parallel()
 			b := setup(t, examples)
 			appear := b.withoutPod(tc.pod, "--hold-time", "30s")
 			sink := b.sniff(b.pods[tc.to])
@@ -85,6 +87,7 @@ func TestHold(t *testing.T) {
 // TestHoldExpires: a pod that never becomes known gets nothing through, its packets
 // wait for a bounded time, and one source cannot have more wait than its share.
 func TestHoldExpires(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.withoutPod("intern-1", "--hold-time", "2s", "--holds-per-source", "5")
 	const from, to = "prod-engineering/intern-1", "prod-engineering/web"

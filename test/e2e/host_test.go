@@ -16,12 +16,14 @@ import (
 // TestEndpointToHost: what becomes of flows of pods to their own host once egress
 // policy has nothing against them. The host reaches its pods all the same.
 func TestEndpointToHost(t *testing.T) {
+	t.Parallel()
 	for action, check := range map[string]func(error) bool{
 		"drop":   func(err error) bool { return err != nil && !errors.Is(err, syscall.ECONNREFUSED) },
 		"reject": func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) },
 		"accept": func(err error) bool { return err == nil },
 	} {
 		t.Run(action, func(t *testing.T) {
+			t.Parallel()
 			b := setup(t, examples)
 			b.serve(5432)
 			b.start("--endpoint-to-host", action)
@@ -42,6 +44,7 @@ func TestEndpointToHost(t *testing.T) {
 // TestTunnels: a pod that may reach another may not reach it with a tunnel's packet,
 // in which it could claim to be anybody.
 func TestTunnels(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name    string
 		args    []string
@@ -52,6 +55,7 @@ func TestTunnels(t *testing.T) {
 		{"allowed", []string{"--allow-tunnels"}, map[string]bool{"vxlan": true, "ipip": true, "udp": true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			b := setup(t, examples)
 			b.start(tc.args...)
 			bothFamilies(t, func(t *testing.T, six bool) {

@@ -55,6 +55,7 @@ func (b *bench) stream(from, to string, stop <-chan struct{}) (sent int) {
 // TestKeeper: under a keeper no end of the process that answers packets loses a packet
 // of an allowed flow or lets one of a denied flow through.
 func TestKeeper(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.launchUnder([]string{"keep", "--log-format", "json", "--watchdog", "2s", "--"}, "--source", b.dir)
 	next, err := b.daemon.WaitEnforcing(0)

@@ -53,6 +53,7 @@ func (b *bench) entry(src, dst netip.Addr) (found, accepted, denied bool) {
 // conntrack knows every live connection, which way round it is too. Each is judged
 // once, when it speaks: those that policy allows go on, whoever speaks first, and the others stop.
 func TestTakeoverWithConntrack(t *testing.T) {
+	t.Parallel()
 	bothFamilies(t, func(t *testing.T, six bool) {
 		b := setup(t, examples)
 		b.serve(5432)
@@ -151,6 +152,7 @@ func (b *bench) rewritePods(f func(doc string) string) {
 // and lets it open the very connection that the first one had, whose entry conntrack still
 // holds. Nothing that the kernel remembers of the first speaks for the second.
 func TestAddressReuse(t *testing.T) {
+	t.Parallel()
 	bothFamilies(t, func(t *testing.T, six bool) {
 		b := setup(t, examples)
 		b.serve(5432) // who refuses a connection makes conntrack forget it

@@ -77,8 +77,10 @@ func TestEstablishedStaysInKernel(t *testing.T) {
 // killed and the like of them was allowed a moment ago; accepted ones live on, and pods without
 // policy never notice. Afterwards a new daemon takes over what the old one left.
 func TestDaemonGone(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
 			b := setup(t, examples)
 			b.serve(5432)
 			b.start()
@@ -143,6 +145,7 @@ func TestCleanup(t *testing.T) {
 // that policy allows go on, whoever speaks first, and the others stop at their next
 // packet in either direction.
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	bothFamilies(t, func(t *testing.T, six bool) {
 		b := setup(t, examples)
 		b.serve(5432)
@@ -165,6 +168,7 @@ func TestTakeover(t *testing.T) {
 
 // TestChange edits the directory under a running daemon.
 func TestChange(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.start()
@@ -187,6 +191,7 @@ func TestChange(t *testing.T) {
 // TestBadManifest: whatever is written into the directory, the last good state
 // stays, and the log says which file, object and field is wrong.
 func TestBadManifest(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name, file, text string
 		says             []string
@@ -229,6 +234,7 @@ func TestBadManifest(t *testing.T) {
 // TestNodeAndPods: the host reaches its pods whatever policy says, with their
 // answers, and a pod reaches the host as its egress policy says.
 func TestNodeAndPods(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.start()

@@ -27,6 +27,7 @@ func ask(t *testing.T, attr *syscall.SysProcAttr, args ...string) (code int, std
 // TestAskTheDaemon explains flows on the state of a running daemon, before and
 // after a change, and on a capture of that state after the daemon has gone.
 func TestAskTheDaemon(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.start()
 	flow := []string{"--from", "prod-engineering/reports", "--to", "prod-engineering/db", "--port", "tcp/5432"}
@@ -65,6 +66,7 @@ func TestAskTheDaemon(t *testing.T) {
 // TestSocketIsForItsOwner: another user gets no answer, neither by the socket's mode
 // nor where somebody opened the mode.
 func TestSocketIsForItsOwner(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.start()
 	openTo(t, filepath.Dir(program))

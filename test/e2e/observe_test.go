@@ -14,6 +14,7 @@ import (
 
 // TestObserve: what is decided can be watched, and looked up afterwards.
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.start("--flow-log", "none")

@@ -162,6 +162,7 @@ func TestOddPackets(t *testing.T) {
 
 // TestFragments: a datagram in fragments is judged as the whole, once.
 func TestFragments(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	b.start()

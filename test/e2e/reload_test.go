@@ -13,6 +13,7 @@ import (
 // TestReload: settings are read again when their file changes and at SIGHUP; invalid ones
 // change nothing, and what only a start can change is named.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	b.serve(5432)
 	dir := t.TempDir()

@@ -93,6 +93,7 @@ done`,
 // the rules of either of kube-proxy's modes: allowed, denied, of a pod that reaches itself,
 // and from the host.
 func TestServiceAddresses(t *testing.T) {
+	t.Parallel()
 	for mode, script := range proxyModes {
 		t.Run(mode, func(t *testing.T) {
 			b := setup(t, examples)
@@ -150,6 +151,7 @@ func (b *bench) servicesWork(six bool, mode string) {
 // TestMasquerade: a flow whose source the host translates is judged by the pod that
 // began it, and its answers find their way back.
 func TestMasquerade(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	outside, err := b.AddPod("outside", netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8::9"))
 	if err != nil {

@@ -40,6 +40,7 @@ func (b *bench) forge(from *lab.Host, src netip.AddrPort, to *lab.Host, port uin
 // TestForgedSource: a pod cannot speak with another's address, whoever that is: a pod
 // of this host whose rights are better, one of another host, nobody, or the host.
 func TestForgedSource(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	const port = 5432
 	b.serve(port)
@@ -114,6 +115,7 @@ func TestForgedSource(t *testing.T) {
 // TestForgedIdentity is the attack that the check is for: a denied pod takes the address of
 // one that a policy allows. Without the check its packets arrive.
 func TestForgedIdentity(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"off", "enforce"} {
 		t.Run(mode, func(t *testing.T) {
 			b := setup(t, examples)

@@ -48,6 +48,7 @@ func runOn(t *testing.T, h *lab.Host, attr *syscall.SysProcAttr, args ...string)
 // TestRefusesToStart: each reason is one clear sentence on standard error, and
 // nothing is left in the kernel.
 func TestRefusesToStart(t *testing.T) {
+	t.Parallel()
 	b := setup(t, examples)
 	openTo(t, filepath.Dir(program))
 	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
