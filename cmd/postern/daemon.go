@@ -99,6 +99,7 @@ type daemon struct {
 	progress  progress
 	// links finds the links of pods, for the check of source addresses.
 	links       *hostlink.Watcher
+	podLinks    atomic.Pointer[[]int] // that links has found last
 	sourcesConn *nft.Conn
 	guard       tableGuard
 	// counts reads what is counted of packets, dropped ones by cause.

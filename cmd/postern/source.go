@@ -213,6 +213,7 @@ func (d *daemon) status() control.Status {
 		st.Degraded = append(st.Degraded, "the state in force is the one that was saved at "+st.Saved.Format(time.RFC3339)+": the cluster has not been read since the start")
 	}
 	st.Degraded = append(st.Degraded, d.guard.degraded(time.Now())...)
+	st.Degraded = append(st.Degraded, d.bridged()...)
 	st.Degraded = append(st.Degraded, d.reloads.degraded()...)
 	st.Degraded = append(st.Degraded, d.staleness.degraded(d.cfg.exceptions.stale)...)
 	if d.directory != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -60,9 +61,27 @@ func (d *daemon) openSources() error {
 		if err := sources.Apply(links); err != nil {
 			return err
 		}
+		d.podLinks.Store(&links)
 		d.log.Info().Str("anti_spoof", d.cfg.sources.antiSpoof).Ints("links", links).Msg("checking source addresses")
 		return nil
 	})
+	return nil
+}
+
+// bridged tells the status of pods that reach each other past the rules.
+func (d *daemon) bridged() []string {
+	links := d.podLinks.Load()
+	if links == nil {
+		return nil
+	}
+	bridges, settings, err := hostlink.Unseen(*links)
+	switch {
+	case err != nil:
+		return []string{"whether bridges show packets to the rules could not be read: " + err.Error()}
+	case len(bridges) > 0:
+		return []string{fmt.Sprintf("pods on the bridge %s reach each other past all rules, since %s is not 1: modprobe br_netfilter; sysctl -w %s=1",
+			strings.Join(bridges, ", "), strings.Join(settings, " and "), strings.Join(settings, "=1 "))}
+	}
 	return nil
 }
 
