@@ -37,8 +37,8 @@ style: ## gofmt, go vet, staticcheck, of the benchmark module too
 	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 
 .PHONY: apiserver
-apiserver: ## build kube-apiserver and its etcd for the tests, once a machine: some seven minutes on two cores
-	$(GO) run ./test/kubernetes/build kube-apiserver etcd
+apiserver: ## build kube-apiserver, its etcd and kube-proxy for the tests, once a machine: some seven minutes on two cores
+	$(GO) run ./test/kubernetes/build kube-apiserver etcd kube-proxy
 
 .PHONY: unit
 unit: apiserver ## all tests, with the race detector: units, vectors, and end to end in namespaces

@@ -24,7 +24,12 @@ func syn(src, dst netip.AddrPort) []byte {
 // eventually waits for something that other processes bring about.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !f(); time.Sleep(10 * time.Millisecond) {
+	eventuallyFor(t, patience, what, f)
+}
+
+func eventuallyFor(t *testing.T, wait time.Duration, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(wait); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
