@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,5 +107,32 @@ func TestHoldExpires(t *testing.T) {
 	denied, _, err := b.daemon.Wait(0, patience, func(l lab.Line) bool { return l.Text("reason") == "unknown-pod" })
 	if err != nil || denied.Text("verdict") != "deny" {
 		t.Errorf("not logged: %v, %v", denied, err)
+	}
+}
+
+// TestHostsOwnAddress: an address of this host among those of its pods, as a bridge has one, is
+// no unknown pod's: the host talks to itself by it.
+func TestHostsOwnAddress(t *testing.T) {
+	t.Parallel()
+	b := setup(t, examples)
+	b.output(b.Node, "ip", "addr", "add", "10.244.0.1/32", "dev", "node0")
+	b.output(b.Node, "ip", "-6", "addr", "add", "fd00:244::1/128", "dev", "node0", "nodad")
+	b.serve(5432)
+	b.start(podCIDRs...)
+	for _, ends := range [][2]netip.Addr{
+		{netip.MustParseAddr("10.244.0.1"), lab.NodeAddr4},
+		{netip.MustParseAddr("fd00:244::1"), lab.NodeAddr6},
+	} {
+		if err := b.Node.Do(func() error {
+			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(ends[0], 0)), Timeout: patience}
+			c, err := d.Dial("tcp", netip.AddrPortFrom(ends[1], 5432).String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return lab.Echo(c, []byte("hello"), patience)
+		}); err != nil {
+			t.Errorf("host, %v -> %v: %v", ends[0], ends[1], err)
+		}
 	}
 }
