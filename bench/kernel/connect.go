@@ -97,6 +97,9 @@ func connections(r *report.Report, o options) (err error) {
 		r.Add("connect/"+c.name, ratio(c.us.many, c.them.many, rate), c.many1)
 		r.Add("connect/"+c.name+"-c1", ratio(c.us.one, c.them.one, rate), c.one1)
 	}
+	// What could be reached at best: a loop that decides nothing, and no loop at all.
+	r.Add("connect/raw/x-callback", ratio(of["raw"].many, of["callback"].many, rate), report.None)
+	r.Add("connect/conntrack/x-callback", ratio(of["conntrack"].many, of["callback"].many, rate), report.None)
 	var added []float64
 	for i := range learned.one {
 		added = append(added, learned.one[i].P50-of["conntrack"].one[i].P50)
