@@ -32,6 +32,11 @@ func buildImage(root, cache string, k kernel) (string, error) {
 		installBusybox(tree),
 		copyProgram("nft", tree),
 		copyProgram("ip", tree),
+		copyProgram("conntrack", tree),
+		copyProgram("iptables", tree),
+		copyProgram("ip6tables", tree),
+		copyProgram("iptables-restore", tree),
+		copyExtensions(tree),
 		// nft prints protocols by name where it finds them here.
 		copyFile("/etc/protocols", filepath.Join(tree, "etc/protocols"), 0o644),
 		build(root, filepath.Join(tree, "bin/postern"), "build", "-trimpath", "./cmd/postern"),
@@ -86,7 +91,7 @@ func copyTestdata(from, to string) error {
 }
 
 // applets are what init.sh and the kernel call.
-var applets = []string{"sh", "mount", "mkdir", "uname", "tr", "echo", "poweroff", "modprobe", "cat", "dmesg"}
+var applets = []string{"sh", "mount", "mkdir", "uname", "tr", "echo", "poweroff", "modprobe", "cat", "dmesg", "sysctl", "date"}
 
 func installBusybox(tree string) error {
 	program, err := exec.LookPath("busybox")
@@ -110,13 +115,31 @@ func installBusybox(tree string) error {
 
 var libraryText = regexp.MustCompile(`(?m)(?:=> )?(/\S+) \(0x`)
 
+// copyExtensions copies what iptables loads by itself.
+func copyExtensions(tree string) error {
+	dirs, err := filepath.Glob("/usr/lib/*/xtables")
+	if err != nil || len(dirs) != 1 {
+		return fmt.Errorf("extensions of iptables: %v, %v (test/deps.sh vm installs what is missing)", dirs, err)
+	}
+	extensions, err := filepath.Glob(filepath.Join(dirs[0], "*.so"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.CopyFS(filepath.Join(tree, dirs[0]), os.DirFS(dirs[0])), copyLibraries(tree, extensions...))
+}
+
 // copyProgram copies a program of this machine with the libraries it is linked to.
 func copyProgram(name, tree string) error {
 	program, err := exec.LookPath(name)
 	if err != nil {
 		return err
 	}
-	text, err := output("ldd", program)
+	return errors.Join(copyFile(program, filepath.Join(tree, "bin", name), 0o755), copyLibraries(tree, program))
+}
+
+// copyLibraries copies what files are linked to.
+func copyLibraries(tree string, files ...string) error {
+	text, err := output("ldd", files...)
 	if err != nil {
 		return err
 	}
@@ -125,5 +148,5 @@ func copyProgram(name, tree string) error {
 			return err
 		}
 	}
-	return copyFile(program, filepath.Join(tree, "bin", name), 0o755)
+	return nil
 }
