@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -578,31 +576,15 @@ func TestQueueOverflow(t *testing.T) {
 	b.start("--queue-length", "4")
 	b.reaches(api, db, false, true)
 	received := b.sniff(b.pods[db])
-	if err := syscall.Kill(b.daemon.PID(), syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Kill(b.daemon.PID(), syscall.SIGCONT) })
-	eventually(t, "the daemon stands still", func() bool {
-		// The letter behind the name in parentheses (proc_pid_stat(5)); threads stop one by one.
-		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", b.daemon.PID()))
-		for _, name := range threads {
-			text, _ := os.ReadFile(name)
-			if _, rest, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(rest, "T") {
-				return false
-			}
+	b.stopped(func() {
+		for i := range 20 {
+			src, dst := b.ends(web, db, false, 4300, uint16(6000+i))
+			b.sends(web, syn(src, dst))
 		}
-		return len(threads) > 0
+		eventually(t, "the queue overflows", func() bool { return b.kernel().QueueDropped > 0 })
+		if n := received.Count(lab.From(b.pods[web].Addr4())); n != 0 {
+			t.Errorf("%d packets arrived that nobody has judged", n)
+		}
 	})
-	for i := range 20 {
-		src, dst := b.ends(web, db, false, 4300, uint16(6000+i))
-		b.sends(web, syn(src, dst))
-	}
-	eventually(t, "the queue overflows", func() bool { return b.kernel().QueueDropped > 0 })
-	if n := received.Count(lab.From(b.pods[web].Addr4())); n != 0 {
-		t.Errorf("%d packets arrived that nobody has judged", n)
-	}
-	if err := syscall.Kill(b.daemon.PID(), syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
 	b.reaches(web, db, false, true)
 }

@@ -2,9 +2,9 @@ package e2e
 
 import (
 	"context"
+	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -63,15 +63,11 @@ func TestFlushRuleset(t *testing.T) {
 		b.T = t
 		stays := b.connect(api, db, six)
 		next := len(b.daemon.Log(0))
-		// While the daemon is stopped it repairs nothing.
-		if err := syscall.Kill(b.daemon.PID(), syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		b.nft("flush", "ruleset")
-		meanwhile := b.connect(reports, db, six)
-		if err := syscall.Kill(b.daemon.PID(), syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		var meanwhile net.Conn
+		b.stopped(func() { // it repairs nothing then
+			b.nft("flush", "ruleset")
+			meanwhile = b.connect(reports, db, six)
+		})
 		b.repaired(next)
 		atDB := b.sniff(b.pods[db])
 		if err := lab.Echo(meanwhile, []byte("go on"), impatience); err == nil {

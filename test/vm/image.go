@@ -36,6 +36,7 @@ func buildImage(root, cache string, k kernel) (string, error) {
 		copyProgram("iptables", tree),
 		copyProgram("ip6tables", tree),
 		copyProgram("iptables-restore", tree),
+		copyProgram("ip6tables-restore", tree),
 		copyExtensions(tree),
 		// nft prints protocols by name where it finds them here.
 		copyFile("/etc/protocols", filepath.Join(tree, "etc/protocols"), 0o644),
