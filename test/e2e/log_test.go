@@ -120,7 +120,8 @@ func TestUntracked(t *testing.T) {
 		}
 		eventually(t, "the queue is empty", func() bool { return b.kernel().Waiting == 0 })
 		if n := b.kernel().LastID - before; n < 2 || n > 2*each {
-			t.Errorf("%d packets were queued, want one of each sender, and each of %d once at most", n, 2*each)
+			t.Errorf("%d packets were queued, want one of each sender, and each of %d once at most; %s\nthe daemon's log:\n%s",
+				n, 2*each, b.nft("list", "counters"), b.daemon.Text())
 		}
 		// The host's own reach its pods, unasked.
 		if err := b.Node.Do(func() error {
