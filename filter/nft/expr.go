@@ -144,10 +144,10 @@ func udpTo(port uint16) exprs {
 	})
 }
 
-// fib saddr type local
-func fromOwnAddress() exprs {
+// fib saddr type local, fib daddr type local
+func ownAddress(source bool) exprs {
 	return exprs{
-		&expr.Fib{Register: reg, FlagSADDR: true, ResultADDRTYPE: true},
+		&expr.Fib{Register: reg, FlagSADDR: source, FlagDADDR: !source, ResultADDRTYPE: true},
 		compare(expr.CmpOpEq, u32(unix.RTN_LOCAL)...),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -234,11 +235,11 @@ func (m *machine) eval(e expr.Any, regs []byte, p *skb) outcome {
 		}
 		store(regs, e.DestRegister, b)
 	case *expr.Fib:
-		if !e.FlagSADDR || !e.ResultADDRTYPE {
+		if e.FlagSADDR == e.FlagDADDR || !e.ResultADDRTYPE {
 			panic(e)
 		}
 		kind := uint32(unix.RTN_UNICAST)
-		if p.own {
+		if e.FlagSADDR && p.own || e.FlagDADDR && slices.Contains(nodeAddrs, p.dst) {
 			kind = unix.RTN_LOCAL
 		}
 		store(regs, e.Register, u32(kind))

@@ -26,7 +26,8 @@ const (
 	chainKeep      = "keep"       // those that were judged in an earlier epoch
 	chainAnswers   = "answers"    // what goes against its flow's direction
 	chainTaken     = "taken"      // connections that conntrack did not see begin
-	chainUnknown   = "unknown"    // addresses of pods to come
+	chainUnknown   = "unknown"    // from addresses of pods to come
+	chainUnknownTo = "unknown_to" // and to them
 	chainEnforce   = "enforce"    // what has a protected end
 	chainVerdicts  = "verdicts"   // what came back from the queue
 	chainAccepted  = "accepted"   // the queue's answers
@@ -83,7 +84,8 @@ func (b *builder) chains() []chain {
 		{name: chainGuard, rules: b.guards()},
 		{name: chainVerdicts, rules: b.verdicts()},
 		{name: chainEnforce, rules: b.enforce()},
-		{name: chainUnknown, rules: b.unknown()},
+		{name: chainUnknown, rules: b.unknown(true)},
+		{name: chainUnknownTo, rules: b.unknown(false)},
 		{name: chainAnswers, rules: b.answers()},
 		{name: chainTaken, rules: b.taken()},
 		{name: chainOwn, rules: b.own()},
@@ -94,7 +96,7 @@ func (b *builder) chains() []chain {
 		{name: "raw_output", hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw, rules: []rule{
 			{"nobody else sets our marks", setPacketMark(b.mask(), 0)},
 			// IPVS sends forwarded packets through here too, with the pod's address.
-			{"sent by this host", join(fromOwnAddress(), setPacketMark(b.mask(), b.cfg.Marks.at(stateLocal, 0)))},
+			{"sent by this host", join(ownAddress(true), setPacketMark(b.mask(), b.cfg.Marks.at(stateLocal, 0)))},
 		}},
 		{name: "host_input", hook: nftables.ChainHookInput, priority: afterIPVS, rules: b.input()},
 		{name: "pod_postrouting", hook: nftables.ChainHookPostrouting, priority: beforeSourceNAT, rules: b.postrouting()},
@@ -395,16 +397,18 @@ func (b *builder) unknownBut(source bool) []rule {
 		return nil
 	}
 	return each("a pod that is not known yet", func(v int) exprs {
-		return join(addrInBut(b.local[v], b.pods[v], source), goTo(chainUnknown))
+		return join(addrInBut(b.local[v], b.pods[v], source), jump(map[bool]string{true: chainUnknown, false: chainUnknownTo}[source]))
 	})
 }
 
-func (b *builder) unknown() []rule {
+func (b *builder) unknown(source bool) []rule {
 	if len(b.cfg.Local) == 0 {
 		return nil
 	}
-	rules := each("no pod's, but this host's own", func(v int) exprs { return join(addrIn(b.local[v], true), fromOwnAddress(), back()) })
-	return append(rules, rule{"", goTo(chainEnforce)})
+	return []rule{
+		{"no pod's, but this host's own", join(ownAddress(source), back())},
+		{"a pod that is not known yet", goTo(chainEnforce)},
+	}
 }
 
 func invalid(judge bool) []rule {
