@@ -86,7 +86,7 @@ func local(a netip.Addr) bool { return localPrefixes[0].Contains(a) || localPref
 
 var (
 	localPrefixes = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/29"), netip.MustParsePrefix("fd00::/125")}
-	nodeAddrs     = addrs("192.168.0.1", "fd01::1")
+	nodeAddrs     = addrs("192.168.0.1", "fd01::1", "10.0.0.6", "fd00::6") // the latter as the gateway of a bridge has them
 	farAddrs      = addrs("192.0.2.1", "fd02::1")
 )
 
@@ -96,7 +96,12 @@ func podAddr(v, i int) netip.Addr {
 
 // hidden tells whether an end of the flow is an address of a pod that nobody knows.
 func (p *policyTable) hidden(l link) bool {
-	return local(l.src) && p.owner[l.src] == 0 || local(l.dst) && p.owner[l.dst] == 0
+	return p.unknown(l.src) || p.unknown(l.dst)
+}
+
+// unknown tells whether the address is a pod's, and nobody knows whose.
+func (p *policyTable) unknown(a netip.Addr) bool {
+	return local(a) && p.owner[a] == 0 && !slices.Contains(nodeAddrs, a)
 }
 
 // subject tells whether the policy has anything to say of a flow.
@@ -113,12 +118,15 @@ func (p *policyTable) narrows(q *policyTable, all []netip.Addr) (narrowed []neti
 			if src.Is4() != dst.Is4() {
 				continue
 			}
-			for _, sport := range append(clientPorts, serverPorts...) {
-				for _, dport := range append(serverPorts, clientPorts...) {
+			for _, sport := range clientPorts { // eval sees no more of ports than these tell apart
+				for _, dport := range serverPorts {
+					if has[src] || has[dst] {
+						continue
+					}
 					l := link{6, src, dst, sport, dport}
 					was, _ := p.eval(l)
 					is, _ := q.eval(l)
-					if (was || !p.subject(l)) && !p.hidden(l) && (!is || q.hidden(l)) && !has[src] && !has[dst] {
+					if (was || !p.subject(l)) && !p.hidden(l) && (!is || q.hidden(l)) {
 						if local(dst) { // either would do
 							has[dst] = true
 						} else {
@@ -161,6 +169,7 @@ type waiting struct {
 	epoch   uint32 // of the answer
 	since   int    // epochs when it came
 	guarded bool   // over its source's share
+	loop    bool   // of this host to itself
 	end     int    // arrived or stopped, once it is known
 }
 
@@ -192,6 +201,9 @@ type model struct {
 	recent []link // flows that were drawn
 	forged uint32 // the mark that the next packet brings along
 	killed bool   // a failure is what is wanted: see TestMutations
+
+	careless bool  // the loop says to learn from any packet
+	fault    fault // what the daemon does wrong
 }
 
 // share is what one source may ask, by the counter of what is over.
@@ -243,12 +255,14 @@ func newModel(rt *rapid.T, keep bool, mutate func(*builder, map[string][]rule), 
 		Marks: marks, Queues: Queues{First: 1, Count: 1}, Via: ViaNative, Local: localPrefixes, KeepEstablished: keep,
 		CacheSize: uint32(rapid.IntRange(1, 6).Draw(rt, "cache size")),
 		Guard:     guard(), GuardPortless: guard(), GuardKnown: guard(),
+		ToHost: rapid.SampledFrom([]ToHost{ToHostAccept, ToHostAccept, ToHostDrop, ToHostReject}).Draw(rt, "to host"), VXLANPort: DefaultVXLANPort,
 	})
 	if err != nil {
 		rt.Fatal(err)
 	}
 	m := &model{T: rt, table: table, wheel: NewWheel(marks.Epochs(), marks.Epochs()-1), flows: map[link]*entry{}, mutate: mutate, keepFlows: keep, shares: map[share]*element{}, ways: map[wayKey]*since{}}
 	m.killed = killed
+	m.careless = rapid.IntRange(0, 3).Draw(rt, "careless") == 0
 	for v := range 2 {
 		for i := range 4 { // one more than pods
 			m.addrs = append(m.addrs, podAddr(v, i))
@@ -320,13 +334,16 @@ func (m *model) change(p *policyTable, uncertain bool) {
 		m.enterHalf(half)
 	}
 	m.queue = slices.DeleteFunc(m.queue, func(w *waiting) bool { return m.epochsSeen-w.since >= int(m.table.cfg.Marks.Epochs()/4) })
-	narrowed, all := []netip.Addr(nil), m.kernelP == nil
+	narrowed, all := []netip.Addr(nil), m.kernelP == nil || rapid.IntRange(0, 9).Draw(m.T, "all of it") == 0
 	if m.kernelP != nil {
 		// Against all that the kernel may have in force.
 		narrowed = m.kernelP.narrows(p, slices.Concat(m.addrs, nodeAddrs))
 	}
 	s := State{}
 	s.Epoch, s.Past, s.Dirty = m.wheel.Next(narrowed, all)
+	if m.fault == latestDirty { // and not those of the changes before
+		s.Dirty = narrowed
+	}
 	for a, id := range p.owner {
 		if id == stranger {
 			continue
@@ -341,7 +358,7 @@ func (m *model) change(p *policyTable, uncertain bool) {
 	}
 	m.epochsSeen++
 	apply := !uncertain || rapid.Bool().Draw(m.T, "made")
-	if uncertain {
+	if uncertain && m.fault != takenForMade {
 		m.wheel.Forget()
 	}
 	if apply {
@@ -423,7 +440,7 @@ func (m *model) enterHalf(half int) {
 			m.reinject(w)
 		}
 	}
-	if m.wheel.Unclean(half) {
+	if m.wheel.Unclean(half) && m.fault != oldMarks {
 		m.clean(half)
 	}
 }
@@ -478,7 +495,7 @@ func (m *model) packet(l link, truth link, opening, byNode bool) *waiting {
 
 // base is the chain that a packet passes.
 func base(w *waiting) string {
-	if slices.Contains(nodeAddrs, w.dst) {
+	if slices.Contains(nodeAddrs, w.dst) && !w.loop {
 		return "host_input"
 	}
 	return "pod_postrouting"
@@ -488,22 +505,26 @@ func base(w *waiting) string {
 func (m *model) enter(k *machine, p *policyTable, w *waiting) {
 	if w.passes++; w.passes == 1 {
 		raw := "raw_prerouting"
-		if w.own {
+		if w.own || rapid.IntRange(0, 9).Draw(m.T, "through IPVS") == 0 {
 			raw = "raw_output"
 		}
 		w.mark = m.forged // whatever somebody else may have set
 		k.run(raw, &w.skb)
 	}
 	settles := w.decided && w.epoch == m.state.Epoch
-	was, counted, there := w.ct.mark, maps.Clone(k.count), m.cached(w)
+	b := m.seen(w)
+	was := b.flow
 	out := k.run(base(w), &w.skb)
-	for way, is := range m.cached(w) {
-		if is && !there[way] && k == &m.kernel {
+	for way, is := range m.cached(w, m.state.Epoch) {
+		if is && !b.ways[way] && k == &m.kernel {
 			m.ways[way] = &since{m.clock, m.state.Epoch}
 		}
 	}
-	m.checkCounts(k, w, out, counted)
+	m.checkCounts(k, w, out, b.count)
 	w.ent.history = append(w.ent.history, fmt.Sprintf("\n  epoch %d (engine %d): %v -> %v, pass %d, reply %v, state %d: outcome %d, flow mark %#x -> %#x, packet %#x", m.state.Epoch, m.engineAt, w.src, w.dst, w.passes, w.reply, w.state, out, was, w.ct.mark, w.mark))
+	if k == &m.kernel {
+		m.hold(p, w, b, out)
+	}
 	switch out {
 	case queued:
 		if settles {
@@ -578,11 +599,16 @@ func (m *model) checkCounts(k *machine, w *waiting, out outcome, before map[stri
 	}
 }
 
-// cached tells which ways the caches of the present epoch hold, of those that a packet
-// may be looked up by.
-func (m *model) cached(w *waiting) map[wayKey]bool {
+// caches are those of an epoch, by whether the ways in it were allowed.
+func (m *model) caches(epoch uint32) map[bool]pair {
+	return map[bool]pair{false: m.table.sets.denied[epoch%2], true: m.table.sets.allowed[epoch%2]}
+}
+
+// cached tells which ways the caches of an epoch hold, of those that a packet may be
+// looked up by.
+func (m *model) cached(w *waiting, epoch uint32) map[wayKey]bool {
 	in := map[wayKey]bool{}
-	for allowed, sets := range map[bool]pair{false: m.table.sets.denied[m.state.Epoch%2], true: m.table.sets.allowed[m.state.Epoch%2]} {
+	for allowed, sets := range m.caches(epoch) {
 		key := slices.Concat(w.src.AsSlice(), w.dst.AsSlice(), []byte{w.proto, 0, 0, 0, byte(w.dport >> 8), byte(w.dport), 0, 0})
 		if s := m.kernel.sets[sets[w.family()].Name]; s != nil {
 			in[wayKey{w.src, w.dst, w.proto, w.dport, allowed}] = s.find(string(key), m.clock) != nil
@@ -612,7 +638,7 @@ func (m *model) check(p *policyTable, w *waiting, was uint32) {
 		}
 	}
 	// That way round the rules may have had nothing to ask about.
-	asked := p.subject(truth) && (!astray || p.subject(w.ent.orig))
+	asked := p.subject(truth) && (!astray || p.subject(w.ent.orig) && !slices.Contains(nodeAddrs, w.ent.orig.src))
 	if _, accepted, _ := m.table.cfg.Marks.Judged(was); w.options && !accepted && asked {
 		m.fail("LEAK: %v passed with extension headers, which the loop does not accept; its flow before:%v", w.skb, w.ent.history)
 	}
@@ -649,9 +675,13 @@ func (m *model) decide(w *waiting) bool {
 		back, _ := m.engineP.eval(l.reverse())
 		allow, cacheable = allow && back, false
 	}
-	cacheable = cacheable && w.proto != unix.IPPROTO_ICMP && !taken
+	// The kernel does not rely on the loop for what may be learned.
+	cacheable = cacheable && (m.careless || w.proto != unix.IPPROTO_ICMP && !taken)
 	w.decided, w.drop, w.epoch = true, false, m.engineAt
-	epoch := m.engineAt << marks.EpochShift()
+	if m.fault == tooEarly {
+		w.epoch = m.state.Epoch
+	}
+	epoch := w.epoch << marks.EpochShift()
 	switch {
 	case allow && cacheable:
 		w.answer = marks.Learn() | epoch
@@ -708,13 +738,16 @@ func (m *model) drawLink() (l link, byNode bool) {
 	}
 	defer func() { m.recent = append(m.recent, l) }()
 	v := rapid.IntRange(0, 1).Draw(m.T, "family") * 5
-	ends := append(slices.Clone(m.addrs[v:v+5]), nodeAddrs[v/5])
+	ends := append(slices.Clone(m.addrs[v:v+5]), nodeAddrs[v/5], nodeAddrs[v/5+2])
 	l.proto = rapid.SampledFrom([]byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_TCP, unix.IPPROTO_ICMP}).Draw(m.T, "proto")
 	l.src = rapid.SampledFrom(ends).Draw(m.T, "src")
 	l.dst = rapid.SampledFrom(slices.DeleteFunc(ends, func(a netip.Addr) bool { return a == l.src })).Draw(m.T, "dst")
 	l.sport, l.dport = rapid.SampledFrom(clientPorts).Draw(m.T, "sport"), rapid.SampledFrom(serverPorts).Draw(m.T, "dport")
-	if rapid.IntRange(0, 3).Draw(m.T, "to a client's port") == 0 {
+	switch rapid.IntRange(0, 7).Draw(m.T, "between ports of one kind") {
+	case 0, 1:
 		l.dport = rapid.SampledFrom(clientPorts).Draw(m.T, "dport")
+	case 2:
+		l.sport = rapid.SampledFrom(serverPorts).Draw(m.T, "sport")
 	}
 	if l.proto == unix.IPPROTO_ICMP {
 		l.sport, l.dport = 7, 0 // an echo's id is the same in both directions
@@ -813,6 +846,11 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		}),
 		"give up": with(func(t *rapid.T) { // the hold expires, the queue is flushed
 			i := pick(t, len(m.queue), "packet")
+			if w := m.queue[i]; m.fault == heldPasses && !w.decided {
+				w.decided, w.epoch, w.answer = true, m.engineAt, m.table.cfg.Marks.Pass()|m.engineAt<<m.table.cfg.Marks.EpochShift()
+				m.reinject(w)
+				return
+			}
 			m.queue = slices.Delete(m.queue, i, i+1)
 		}),
 		"commit": with(func(t *rapid.T) {
@@ -835,6 +873,17 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			m.change(m.kernelP, false)
 			m.store()
 		}),
+		"change after change": with(func(t *rapid.T) { // so that the wheel comes round
+			m.store()
+			for range rapid.IntRange(2, 6).Draw(t, "changes") {
+				if m.table.inside {
+					m.change(m.policy(m.kernelP), rapid.IntRange(0, 2).Draw(t, "uncertain") == 0)
+				} else {
+					m.change(m.kernelP, false)
+				}
+				m.store()
+			}
+		}),
 		"straggle": with(func(t *rapid.T) {
 			// A packet that began by the rules of before, on another processor.
 			if m.before == nil || m.before.chains == nil || m.beforeP == nil || m.pendingP == nil {
@@ -854,6 +903,23 @@ func (m *model) actions() map[string]func(*rapid.T) {
 				m.enter(&m.kernel, m.kernelP, m.packet(l, e.truth, false, e.byNode))
 			}
 		}),
+		"not judged yet": with(func(t *rapid.T) {
+			// It began while nobody asked about it, and conntrack may have picked it up the
+			// wrong way round.
+			es := slices.DeleteFunc(entries(), func(e *entry) bool { return e.truth.proto != unix.IPPROTO_TCP })
+			e := es[pick(t, len(es), "flow")]
+			delete(m.flows, e.orig)
+			e = &entry{orig: e.truth, truth: e.truth, byNode: e.byNode, established: true}
+			if rapid.Bool().Draw(t, "wrong way round") {
+				e.orig = e.truth.reverse()
+			}
+			m.flows[e.orig] = e
+			l := e.truth
+			if rapid.Bool().Draw(t, "answer") {
+				l = l.reverse()
+			}
+			m.enter(&m.kernel, m.kernelP, m.packet(l, e.truth, false, e.byNode))
+		}),
 		"error about a flow": with(func(t *rapid.T) {
 			es := entries()
 			e := es[pick(t, len(es), "flow")]
@@ -866,14 +932,21 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			if w.reply {
 				w.src, w.dst = w.dst, w.src
 			}
-			if rapid.Bool().Draw(t, "by a router") {
+			switch rapid.IntRange(0, 3).Draw(t, "by") {
+			case 0: // a router
 				w.src = farAddrs[w.family()]
+			case 1: // this host, as the packet's router
+				w.src = nodeAddrs[w.family()]
 			}
-			old := e.mark
+			if w.own = slices.Contains(nodeAddrs, w.src); w.own {
+				w.mark = m.table.cfg.Marks.at(stateLocal, 0)
+			}
+			old, counted := e.mark, maps.Clone(m.kernel.count)
 			out := m.kernel.run(base(w), &w.skb)
 			if out == queued {
 				m.fail("an error about %v is judged by itself", e.truth)
 			}
+			m.holdError(w, old, out, counted)
 			if e.mark != old {
 				m.fail("an error about %v changed its mark from %#x to %#x", e.truth, old, e.mark)
 			}
@@ -898,6 +971,20 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			m.clock += rapid.SampledFrom([]int{1, 4, 30, 60}).Draw(t, "seconds")
 		}),
 		"allowed passes": with(m.probe),
+		"sweep": with(func(t *rapid.T) { // what the change denied, in the background
+			if !m.agree() {
+				t.Skip("a change is under way")
+			}
+			marks := m.table.cfg.Marks
+			for _, e := range entries() {
+				_, accepted, _ := marks.Judged(e.mark)
+				allow, _ := m.engineP.eval(e.orig)
+				if accepted && !m.keepFlows && !allow && !m.engineP.hidden(e.orig) && m.engineP.subject(e.orig) && !slices.Contains(nodeAddrs, e.orig.src) {
+					e.mark = e.mark&^marks.Mask() | marks.Denied(m.state.Epoch)
+				}
+			}
+		}),
+		"no flow": with(func(*rapid.T) { m.strange() }),
 	}
 }
 
@@ -917,7 +1004,7 @@ func (m *model) probe(t *rapid.T) {
 		}
 		m.reinject(w)
 	}
-	if w.guarded || w.options {
+	if w.guarded || w.options || base(w) == "host_input" && m.table.cfg.ToHost != ToHostAccept {
 		return
 	}
 	allow, _ := m.kernelP.eval(w.truth)
