@@ -35,8 +35,12 @@ type Damage struct {
 }
 
 // watchEvery is how often the number of the last transaction is asked for. What got lost
-// is noticed at the second time.
-const watchEvery = 250 * time.Millisecond
+// is noticed when quietRounds in a row had no news: where this process gets little time, news
+// that are late are not lost, and to repair for them makes more.
+const (
+	watchEvery  = 250 * time.Millisecond
+	quietRounds = 2
+)
 
 // newsBuffer is the receive buffer in bytes: a proxy that lists ten thousands of
 // services in one transaction makes megabytes of news.
@@ -84,13 +88,17 @@ func (w *Watcher) Close() error {
 // Run tells damaged of every damage, on the calling goroutine, until ctx ends, and
 // returns nil then. An error means that the kernel cannot be asked any more.
 func (w *Watcher) Run(ctx context.Context, damaged func(Damage)) error {
-	expect := w.seen
+	expect, quiet := w.seen, 0
 	for ctx.Err() == nil {
-		if err := w.listen(time.Now().Add(watchEvery), damaged); err != nil {
+		heard, err := w.listen(time.Now().Add(watchEvery), damaged)
+		if err != nil {
 			return fmt.Errorf("watch nftables: %w", err)
 		}
-		if int32(w.seen-expect) < 0 {
-			w.seen = expect
+		if quiet++; heard || int32(w.seen-expect) >= 0 {
+			quiet = 0
+		}
+		if quiet == quietRounds {
+			w.seen, quiet = expect, 0
 			damaged(Damage{Lost: true})
 		}
 		now, err := w.generation()
@@ -102,30 +110,31 @@ func (w *Watcher) Run(ctx context.Context, damaged func(Damage)) error {
 	return nil
 }
 
-// listen takes news until then.
-func (w *Watcher) listen(until time.Time, damaged func(Damage)) error {
+// listen takes news until then, and tells whether there were any.
+func (w *Watcher) listen(until time.Time, damaged func(Damage)) (heard bool, err error) {
 	if err := w.news.SetReadDeadline(until); err != nil {
-		return err
+		return false, err
 	}
 	for {
 		ms, err := w.news.Receive()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil
+			return heard, nil
 		case errors.Is(err, unix.ENOBUFS):
 			w.foreign = false
 			damaged(Damage{Lost: true})
 			continue
 		case err != nil:
-			return err
+			return heard, err
 		}
+		heard = true
 		for _, m := range ms {
 			if d, is := w.take(m); is {
 				damaged(d)
 			}
 		}
 		if time.Now().After(until) { // there may be no end of news
-			return nil
+			return heard, nil
 		}
 	}
 }

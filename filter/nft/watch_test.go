@@ -175,3 +175,31 @@ func TestWatcherLosesNews(t *testing.T) {
 		})
 	}
 }
+
+// TestWatcherIsSlow: news that wait because this process gets little time are not lost.
+func TestWatcherIsSlow(t *testing.T) {
+	c := inNamespace(t)
+	w := watching(t, c)
+	const changes = 5
+	nftRun(t, "add table inet postern")
+	for i := range changes - 1 {
+		nftRun(t, fmt.Sprintf("add chain inet postern c%d", i))
+	}
+	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	defer stop()
+	told := 0
+	if err := w.Run(ctx, func(d Damage) {
+		if d.Lost {
+			t.Error("news are taken for lost that wait to be read")
+		}
+		if told++; told == changes {
+			stop()
+		}
+		time.Sleep(2 * watchEvery)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if told != changes {
+		t.Errorf("told of %d changes, want %d", told, changes)
+	}
+}
