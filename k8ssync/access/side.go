@@ -24,9 +24,8 @@ const (
 // side is one end of a rule: what its selectors, and for the end that the policy
 // protects the policy's, say of who is there.
 type side struct {
-	name     string // source or destination
-	namesNet bool   // a rule's own end, that sets and host endpoints may be at too
-	all      []*selector.Selector
+	name string // source or destination
+	all  []*selector.Selector
 	// namespace is the only one whose objects may match; empty if any may.
 	namespace string
 	// identity: anything is said of who is there. Not of the end that a policy
@@ -63,7 +62,7 @@ func protected(p *policy.Policy, name string, e *policy.EntityRule) side {
 
 // peer is the other end (section 4.1).
 func peer(p *policy.Policy, name string, e *policy.EntityRule) side {
-	s := side{name: name, namesNet: true, service: e.Service}
+	s := side{name: name, service: e.Service}
 	var names, accounts *selector.Selector
 	if e.ServiceAccounts != nil {
 		accounts = e.ServiceAccounts.Selector.WithPrefix(accountPrefix)
