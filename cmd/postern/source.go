@@ -46,7 +46,7 @@ func (d *daemon) openSource() (err error) {
 // and has CPU to spare. While the cluster is read that is in a hurry, it has more.
 const (
 	reserveAtStart = 50
-	reserve        = 12
+	reserve        = 16
 )
 
 // lean sets the reserve. GOGC in the environment wins.
