@@ -8,6 +8,9 @@ import (
 	"slices"
 	"testing"
 
+	core "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/postern-project/postern/filter"
@@ -19,20 +22,47 @@ import (
 	"github.com/postern-project/postern/filter/policy"
 )
 
-// happening is something that happens to a cluster: one event, or several of one
-// watch in their order.
+// happening is one event that a watch tells.
 type happening struct {
-	name   string
-	events []event
+	name string
+	event
+	// after is the index of the happening that the same watch tells before, or -1.
+	after int
 }
 
-// happenings begin at the world that they come with. Each is alone on what it
-// changes, so that any set of them makes one world, in whatever order they are seen:
-// watches of different kinds are not in step.
-func happenings() (world, []happening) {
+// story is a world and what happens to it. Every happening is alone on what it
+// changes, but for those after it, so that any set of them makes one world, in whatever
+// order they are seen: watches of different kinds are not in step.
+type story struct {
+	begin world
+	list  []happening
+}
+
+func (s *story) add(name string, e event) (index int) { return s.then(-1, name, e) }
+
+func (s *story) then(after int, name string, e event) (index int) {
+	s.list = append(s.list, happening{name, e, after})
+	return len(s.list) - 1
+}
+
+// possible tells whether a set of happenings can have been seen.
+func (s *story) possible(set uint) bool {
+	for i, h := range s.list {
+		if set&(1<<i) != 0 && h.after >= 0 && set&(1<<h.after) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// stories have all that decisions depend on between them: pods, accounts, labels,
+// namespaces, policies that come and go, and an address that changes hands; and a
+// namespace that is deleted with what is in it.
+func stories() map[string]*story {
 	web := podOf("a", "web", "1", "web", labels{"app": "web"}, "10.0.0.1", "fd00::1")
 	db := podOf("a", "db", "2", "db", labels{"app": "db"}, "10.0.0.2", "fd00::2")
 	peer := podOf("b", "peer", "3", "peer", labels{"app": "peer"}, "10.0.0.3")
+	thief := podOf("a", "thief", "5", "thief", labels{"app": "web"}, "10.0.0.1", "fd00::1")
 	const dbOnly = `"selector":"app == 'db'","types":["Ingress"]`
 	begin := world{}.put(
 		namespaceOf("a", labels{"env": "x"}), namespaceOf("b", labels{"env": "x"}),
@@ -41,17 +71,31 @@ func happenings() (world, []happening) {
 		rawOf(policy.GlobalNetworkPolicy, "", "role", `{"metadata":{"name":"role"},"spec":{"order":2,`+dbOnly+`,"ingress":[{"action":"Allow","source":{"serviceAccounts":{"selector":"role == 'r'"}}}]}}`),
 		rawOf(policy.GlobalNetworkPolicy, "", "shut", `{"metadata":{"name":"shut"},"spec":{"order":3,"selector":"app == 'peer'","types":["Egress"],"egress":[{"action":"Deny"}]}}`),
 	)
-	return begin, []happening{
-		{"a pod comes", []event{podOf("a", "new", "4", "web", labels{"app": "db"}, "10.0.0.4")}},
-		{"an account is relabelled", []event{accountOf("a", "web", labels{"role": "other"})}},
-		{"an account goes and comes", []event{accountOf("b", "peer", nil).gone(), accountOf("b", "peer", labels{"role": "none"})}},
-		{"a pod is relabelled", []event{podOf("a", "db", "2", "db", labels{"app": "other"}, "10.0.0.2", "fd00::2")}},
-		{"a namespace is relabelled", []event{namespaceOf("a", labels{"env": "y"})}},
-		{"a policy comes", []event{rawOf(policy.GlobalNetworkPolicy, "", "env", `{"metadata":{"name":"env"},"spec":{"order":1,"selector":"all()","types":["Ingress"],"ingress":[{"action":"Deny","source":{"namespaceSelector":"env == 'y'"}},{"action":"Pass"}]}}`)}},
-		{"a policy goes", []event{rawOf(policy.GlobalNetworkPolicy, "", "shut", ``).gone()}},
-		{"a policy of Kubernetes comes", []event{isolate("b", "deny")}},
-		{"an address changes hands", []event{web.gone(), podOf("a", "thief", "5", "thief", labels{"app": "web"}, "10.0.0.1", "fd00::1")}},
-	}
+	env := rawOf(policy.GlobalNetworkPolicy, "", "env", `{"metadata":{"name":"env"},"spec":{"order":1,"selector":"all()","types":["Ingress"],"ingress":[{"action":"Deny","source":{"namespaceSelector":"env == 'y'"}},{"action":"Pass"}]}}`)
+
+	changes := &story{begin: begin}
+	changes.add("a pod comes", podOf("a", "new", "4", "web", labels{"app": "db"}, "10.0.0.4"))
+	changes.add("an account is relabelled", accountOf("a", "web", labels{"role": "other"}))
+	gone := changes.add("an account goes", accountOf("b", "peer", nil).gone())
+	changes.then(gone, "an account of its name comes", accountAs("9", "b", "peer", labels{"role": "none"}))
+	changes.add("a pod is relabelled", podOf("a", "db", "2", "db", labels{"app": "other"}, "10.0.0.2", "fd00::2"))
+	changes.add("a namespace is relabelled", namespaceOf("a", labels{"env": "y"}))
+	changes.add("a policy comes", env)
+	changes.add("a policy goes", rawOf(policy.GlobalNetworkPolicy, "", "shut", ``).gone())
+	changes.add("a policy of Kubernetes comes", isolate("b", "deny"))
+	gone = changes.add("a pod goes", web.gone())
+	changes.then(gone, "its address has another pod", thief)
+
+	end := &story{begin: begin.put(isolate("b", "deny"), podOf("b", "last", "6", "peer", nil, "10.0.0.4"))}
+	end.add("a namespace is being deleted", terminating("b", labels{"env": "x"}))
+	end.add("its policy goes", isolate("b", "deny").gone())
+	end.add("its account goes", accountOf("b", "peer", nil).gone())
+	gone = end.add("a pod of it goes", peer.gone())
+	end.then(gone, "its address has another pod", podOf("a", "thief", "5", "web", labels{"app": "db"}, "10.0.0.3"))
+	end.add("the last pod of it is being deleted", podOf("b", "last", "6", "peer", nil, "10.0.0.4").but(func(p *core.Pod) { now := metav1.Unix(1e9, 0); p.DeletionTimestamp = &now }))
+	end.add("a pod is relabelled", podOf("a", "db", "2", "db", labels{"app": "other"}, "10.0.0.2", "fd00::2"))
+	end.add("a policy comes", env)
+	return map[string]*story{"changes": changes, "the end of a namespace": end}
 }
 
 // probes are the flows that are asked about: from everybody to everybody.
@@ -114,8 +158,9 @@ func (noFlows) Forget(int) error { return nil }
 func (noFlows) Judge(*filter.Ruleset, uint32, []netip.Addr, bool, []netip.Addr) error { return nil }
 
 // follows puts snapshots in force one after the other, and fails if at any moment a
-// flow passes that passes neither before nor after.
-func follows(t *testing.T, names []string, list []*policy.Snapshot) {
+// flow passes that passes neither before nor after, or in the end one that the
+// explainer denies.
+func follows(t *testing.T, names []string, list ...*policy.Snapshot) {
 	t.Helper()
 	flows := probes()
 	w := &wire{}
@@ -137,130 +182,179 @@ func follows(t *testing.T, names []string, list []*policy.Snapshot) {
 				}
 			}
 		}
-		if before = after; step == len(list)-1 || step == 0 {
-			e := explain.New(s, explain.Options{Node: "n1"})
-			for i, f := range flows {
-				d := e.Decide(f)
-				if open := d.Verdict == explain.Allow || d.Reason == explain.NoLocalEndpoint; open != (after[i] == 'y') {
-					t.Errorf("%v, step %d: %v passes: %v, and explained: %v (%v)", names, step, f, after[i] == 'y', d.Verdict, d.Reason)
-				}
-			}
+		before = after
+	}
+	e := explain.New(list[len(list)-1], explain.Options{Node: "n1"})
+	for i, f := range flows {
+		d := e.Decide(f)
+		if open := d.Verdict == explain.Allow || d.Reason == explain.NoLocalEndpoint; open != (before[i] == 'y') {
+			t.Errorf("%v: in the end %v passes: %v, and explained: %v (%v)", names, f, before[i] == 'y', d.Verdict, d.Reason)
 		}
 	}
 }
 
-// TestInterleavings sees every set of up to six happenings in every order, one event
-// at a time. After each event the state is that of the events seen, whatever their
-// order; and on the way from one state to the next nothing passes that passes in
-// neither.
-func TestInterleavings(t *testing.T) {
-	t.Parallel()
-	begin, all := happenings()
-	proto := newReplica(t)
-	ops := make([][]op, len(all))
-	for i, h := range all {
-		for _, e := range h.events {
-			ops[i] = append(ops[i], op{from: proto.feeds[e.kind], item: proto.item(e.kind, e.object), deleted: e.deleted})
-		}
-	}
-	var first [][]op
-	for _, kind := range kinds {
-		var list []op
-		for _, obj := range begin[kind] {
-			list = append(list, op{from: proto.feeds[kind], item: proto.item(kind, obj)})
-		}
-		first = append(first, list)
-	}
-	start := func() *replica {
-		r := newReplica(t)
-		for _, list := range first {
-			r.apply(list)
-		}
-		return r
-	}
+// six is how many happenings are seen in every order.
+const six = 6
 
-	// The state of each set, by the straight way.
-	states := make([]*policy.Snapshot, 1<<len(all))
-	for set := range states {
-		if bits.OnesCount(uint(set)) <= 6 {
-			r := start()
-			for i := range all {
+// telling tells a story to replicas, event by event.
+type telling struct {
+	*story
+	first []op // the world at its beginning
+	ops   []op
+	// states are what follows from each set of happenings, seen one after the other as
+	// they are listed.
+	states map[uint]*policy.Snapshot
+}
+
+func tell(t *testing.T, s *story) *telling {
+	t.Helper()
+	proto := newReplica(t)
+	n := &telling{story: s, states: make(map[uint]*policy.Snapshot)}
+	for _, kind := range kinds {
+		for _, obj := range s.begin[kind] {
+			n.first = append(n.first, op{from: proto.feeds[kind], item: proto.item(kind, obj)})
+		}
+	}
+	for _, h := range s.list {
+		n.ops = append(n.ops, op{from: proto.feeds[h.kind], item: proto.item(h.kind, h.object), deleted: h.deleted})
+	}
+	for set := uint(0); set < 1<<len(s.list); set++ {
+		if bits.OnesCount(set) <= six && s.possible(set) {
+			r := n.start(t)
+			for i := range s.list {
 				if set&(1<<i) != 0 {
-					r.apply(ops[i])
+					r.apply(n.ops[i : i+1])
 				}
 			}
-			states[set] = r.store.Snapshot()
+			n.states[set] = r.store.Snapshot()
 		}
 	}
+	return n
+}
 
-	orders := 0
-	var walk func(r *replica, set int, order []int)
-	walk = func(r *replica, set int, order []int) {
-		if len(order) == 6 {
-			orders++
+func (n *telling) start(t *testing.T) *replica {
+	r := newReplica(t)
+	r.apply(n.first)
+	return r
+}
+
+func (n *telling) names(order []int) (names []string) {
+	for _, i := range order {
+		names = append(names, n.list[i].name)
+	}
+	return names
+}
+
+// see shows a replica happenings in an order, and compares its state after each with
+// that of the set seen so far, from the event on that no earlier order had.
+func (n *telling) see(t *testing.T, order []int, from int) {
+	r, set := n.start(t), uint(0)
+	for at, i := range order {
+		r.apply(n.ops[i : i+1])
+		if set |= 1 << i; at < from {
+			continue
+		}
+		if got, want := r.store.Snapshot(), n.states[set]; !alike(got, want) {
+			t.Fatalf("seen in the order %q (-as listed +seen):\n%s", n.names(order[:at+1]), cmp.Diff(want, got, sameState))
+		}
+	}
+}
+
+// orders calls see for every order of six happenings that begins with those given.
+func (n *telling) orders(t *testing.T, begin ...int) (count int) {
+	order, fresh := slices.Clone(begin), 0
+	var walk func(set uint)
+	walk = func(set uint) {
+		if len(order) == six {
+			n.see(t, order, fresh)
+			count, fresh = count+1, six-1
 			return
 		}
-		for i := range all {
-			if set&(1<<i) != 0 {
-				continue
+		for i := range n.list {
+			if next := set | 1<<i; next != set && n.possible(next) {
+				order = append(order, i)
+				walk(next)
+				order = order[:len(order)-1]
+				fresh = min(fresh, len(order))
 			}
-			next := start()
-			for _, j := range order {
-				next.apply(ops[j])
-			}
-			for _, o := range ops[i] {
-				next.apply([]op{o})
-			}
-			got, want := next.store.Snapshot(), states[set|1<<i]
-			if !alike(got, want) {
-				t.Fatalf("seen in the order %v, then %s (-straight +seen):\n%s", order, all[i].name, cmp.Diff(want, got, sameState))
-			}
-			walk(next, set|1<<i, append(slices.Clone(order), i))
 		}
 	}
-	walk(nil, 0, nil)
-	if want := 9 * 8 * 7 * 6 * 5 * 4; orders != want {
-		t.Errorf("%d orders, want %d", orders, want)
+	set := uint(0)
+	for _, i := range begin {
+		set |= 1 << i
 	}
+	walk(set)
+	return count
+}
 
-	// Every step from every set, in the data plane.
-	for set, s := range states {
-		for i := range all {
-			if set&(1<<i) == 0 && s != nil && states[set|1<<i] != nil {
-				r := start()
-				for j := range all {
-					if set&(1<<j) != 0 {
-						r.apply(ops[j])
+// TestInterleavings sees every six happenings of a story in every order that watches
+// can tell them in. After each event the state is that of the events seen, whatever
+// their order; and on the way from one state to the next, by one event or by several
+// that come together, nothing passes that passes in neither.
+func TestInterleavings(t *testing.T) {
+	t.Parallel()
+	for name, s := range stories() {
+		n := tell(t, s)
+		for i, h := range n.list {
+			if h.after < 0 {
+				t.Run(name+"/first "+h.name, func(t *testing.T) {
+					t.Parallel()
+					// With seven others at least there are that many orders, also if two wait for their turn.
+					if count := n.orders(t, i); count < 7*6*5*4*3/4 {
+						t.Errorf("%d orders", count)
+					}
+				})
+			}
+		}
+		t.Run(name+"/steps", func(t *testing.T) {
+			t.Parallel()
+			steps := 0
+			for set, before := range n.states {
+				for i := range n.list {
+					if after := n.states[set|1<<i]; after != nil && set&(1<<i) == 0 {
+						steps++
+						follows(t, []string{n.list[i].name}, before, after)
 					}
 				}
-				list := []*policy.Snapshot{r.store.Snapshot()}
-				for _, o := range ops[i] {
-					r.apply([]op{o})
-					list = append(list, r.store.Snapshot())
+			}
+			if steps < len(n.states) {
+				t.Errorf("%d steps between %d states", steps, len(n.states))
+			}
+		})
+		t.Run(name+"/together", func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(5, 5))
+			for range 300 {
+				n.together(t, rng)
+			}
+		})
+	}
+}
+
+// together tells six happenings, or as many as come before none is possible, several at
+// a time.
+func (n *telling) together(t *testing.T, rng *rand.Rand) {
+	r, set, count := n.start(t), uint(0), 0
+	list, order := []*policy.Snapshot{r.store.Snapshot()}, []int(nil)
+	for count < six {
+		var batch []op
+		for range 1 + rng.IntN(six-count) {
+			for {
+				i := rng.IntN(len(n.list))
+				if next := set | 1<<i; next != set && n.possible(next) {
+					set, order, batch = next, append(order, i), append(batch, n.ops[i])
+					break
 				}
-				follows(t, []string{all[i].name}, list)
 			}
 		}
-	}
-	// And whole histories in one, with several happenings at a time.
-	rng := rand.New(rand.NewPCG(5, 5))
-	for range 300 {
-		r := start()
-		list := []*policy.Snapshot{r.store.Snapshot()}
-		var names []string
-		for rest := rng.Perm(len(all))[:6]; len(rest) > 0; {
-			n := 1 + rng.IntN(len(rest))
-			var batch []op
-			for _, i := range rest[:n] {
-				batch = append(batch, ops[i]...)
-				names = append(names, all[i].name)
-			}
-			r.apply(batch)
-			list = append(list, r.store.Snapshot())
-			rest = rest[n:]
+		count += len(batch)
+		r.apply(batch)
+		list = append(list, r.store.Snapshot())
+		if !alike(list[len(list)-1], n.states[set]) {
+			t.Fatalf("seen in the order %q, several at a time (-as listed +seen):\n%s", n.names(order), cmp.Diff(n.states[set], list[len(list)-1], sameState))
 		}
-		follows(t, names, list)
 	}
+	follows(t, n.names(order), list...)
 }
 
 // alike compares by value; equal pointers are the usual case.

@@ -31,6 +31,8 @@ func states() []world {
 		withWeb.put(web.but(func(p *core.Pod) { p.Labels = labels{"app": "other"} })),
 		withWeb.put(accountOf("a", "web", labels{"role": "other"})),
 		withWeb.put(accountOf("a", "web", nil).gone()),
+		withWeb.put(accountAs("9", "a", "web", labels{"role": "other"})), // made again
+		withWeb.put(web.but(func(p *core.Pod) { now := metav1.Unix(1e9, 0); p.DeletionTimestamp = &now })),
 		withWeb.put(namespaceOf("a", labels{"env": "y"}), admit("allow", `role == "r"`)),
 		withWeb.put(web.but(func(p *core.Pod) { p.Status.Phase = core.PodSucceeded })),
 		// The address goes to a pod of another account, then the name does.

@@ -186,6 +186,13 @@ func accountOf(namespace, name string, labels map[string]string) event {
 	return event{kind: policy.ServiceAccountKind, object: &core.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}}}
 }
 
+// accountAs is an account that was made again under its name.
+func accountAs(uid, namespace, name string, labels map[string]string) event {
+	e := accountOf(namespace, name, labels)
+	e.object.(*core.ServiceAccount).UID = types.UID(uid)
+	return e
+}
+
 func podOf(namespace, name, uid, account string, labels map[string]string, addrs ...string) event {
 	p := &core.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(uid), Labels: labels},
