@@ -1,7 +1,8 @@
 // Command postern decides, by service account, which new flows may pass.
 //
 // Exit codes are the same for all subcommands: 0 done, or the answer is yes; 1 the
-// answer is no; 2 usage; 3 the daemon cannot be reached; 4 postern failed.
+// answer is no; 2 usage, or what the command line names cannot be read; 3 the daemon cannot
+// be reached; 4 postern failed.
 package main
 
 import (
