@@ -119,12 +119,10 @@ func (n *node) only() (octet uint8, ok bool) {
 
 // fringe gives for each octet the value of the longest prefix in n.
 func (n *node) fringe(inherited uint32, to *nodeWords) {
-	to.fill(inherited)
+	fill(to[:], inherited)
 	for _, e := range n.entries { // shorter first, so longer ones stay on top
 		octet, length := e.span()
-		for i := range 1 << (8 - length) {
-			to[int(octet)+i] = e.value
-		}
+		fill(to[octet:][:1<<(8-length)], e.value)
 	}
 }
 
@@ -147,9 +145,11 @@ func withOctet(hi, lo uint64, depth int, octet uint8) (uint64, uint64) {
 	return hi, lo | uint64(octet)<<(120-8*depth)
 }
 
-func (w *nodeWords) fill(v uint32) {
-	for i := range w {
-		w[i] = v
+// fill gives all words a value, most of them in copies of what is filled already.
+func fill(words []uint32, v uint32) {
+	words[0] = v
+	for n := 1; n < len(words); n *= 2 {
+		copy(words[n:], words[:n])
 	}
 }
 

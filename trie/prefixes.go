@@ -10,7 +10,7 @@ type prefixes struct {
 	changes atomic.Uint64 // finished changes of prefixes
 	_       [48]byte      // keeps what follows out of the readers' cache line
 
-	work    *image // the one in image, or during compact the next one
+	work    *image // the one in image, or the next one while it is written
 	top     *node  // nil as long as image is
 	length  int
 	used    int  // blocks of work written so far
@@ -24,6 +24,10 @@ type prefixes struct {
 
 // slack is a number of spare or garbage blocks (32 KiB) not worth a copy.
 const slack = 512
+
+// A prefix shorter than wideLength is of more root words than are worth storing one
+// by one: an atomic store takes as long as copying some thirty words.
+const wideLength = 4
 
 // insert gives a prefix its value and tells whether the prefix is new.
 func (x *prefixes) insert(hi, lo uint64, length int, v uint32) bool {
@@ -77,7 +81,11 @@ func (x *prefixes) each(f func(hi, lo uint64, length int, v uint32)) {
 // publish shows readers the change of a prefix with that first octet.
 func (x *prefixes) publish(octet uint8, length int) {
 	x.thaw()
+	if length < wideLength {
+		x.fork()
+	}
 	x.paint(int(octet), 1<<(8-min(length, 8)))
+	x.show()
 	x.changes.Add(1)
 	if live := x.used - x.garbage; x.garbage > live/2+slack {
 		x.compact(live)
@@ -86,6 +94,7 @@ func (x *prefixes) publish(octet uint8, length int) {
 
 // paint stores the root words of count first octets, as far as they changed.
 func (x *prefixes) paint(first, count int) {
+	shown := x.shown()
 	var values, row nodeWords
 	x.top.fringe(0, &values)
 	x.top.stale = false
@@ -93,15 +102,26 @@ func (x *prefixes) paint(first, count int) {
 		n := x.top.child(uint8(octet))
 		switch {
 		case n == nil:
-			row.fill(values[octet])
+			fill(row[:], values[octet])
 		case x.rewrite || n.stale || n.inherited != values[octet]:
 			x.expand(n, values[octet], &row)
 		default:
 			continue
 		}
+		if hosts := x.hostsIn[octet]; hosts != nil {
+			for i, n := range hosts {
+				if n > 0 {
+					row[i] |= hostsHere
+				}
+			}
+		}
 		root := x.work.root[octet<<8 : octet<<8+256] // expand may have moved work
+		if !shown {
+			copy(root, row[:])
+			continue
+		}
 		for i, w := range row {
-			if w |= root[i] & hostsHere; w != root[i] {
+			if w != root[i] {
 				atomic.StoreUint32(&root[i], w)
 			}
 		}
@@ -195,15 +215,31 @@ func (x *prefixes) alloc(count int) uint32 {
 	return uint32(at)
 }
 
-// thaw makes a root that may change. Blocks stay shared with Views: those that
-// roots lead to never change, and new ones come after all of them.
+// thaw makes a root that may change.
 func (x *prefixes) thaw() {
-	if !x.frozen {
-		return
+	if x.frozen {
+		x.fork()
 	}
-	x.frozen = false
-	x.work = &image{blocks: x.work.blocks, root: x.work.root}
-	x.image.Store(x.work)
+}
+
+// fork copies the root into an image that readers do not have before show. Blocks
+// stay shared with readers: those that roots lead to never change, and new ones come
+// after all of them.
+func (x *prefixes) fork() {
+	if x.shown() {
+		x.work = &image{blocks: x.work.blocks, root: x.work.root}
+		x.frozen = false
+	}
+}
+
+// shown tells whether readers have work.
+func (x *prefixes) shown() bool { return x.image.Load() == x.work }
+
+// show gives work to readers, if they do not have it.
+func (x *prefixes) show() {
+	if !x.shown() {
+		x.image.Store(x.work)
+	}
 }
 
 // replaceWork copies the image as it is into one with room for capacity blocks.
@@ -213,23 +249,19 @@ func (x *prefixes) replaceWork(capacity int) {
 	x.work = &image{blocks: make([]block, capacity), root: old.root}
 	copy(x.work.blocks, old.blocks[:x.used])
 	if x.image.Load() == old {
-		x.image.Store(x.work)
+		x.show()
 	}
 }
 
 // compact writes a new image without garbage; live is the blocks it will need.
 func (x *prefixes) compact(live int) {
-	old := x.work
 	x.work = &image{blocks: make([]block, live+live/4+slack/8)}
-	for i, w := range old.root {
-		x.work.root[i] = w & hostsHere
-	}
 	x.used = 0
 	x.rewrite = true
 	x.paint(0, 256)
 	x.rewrite, x.frozen = false, false
 	x.garbage = 0
-	x.image.Store(x.work)
+	x.show()
 }
 
 func (x *prefixes) release(w uint32) { x.garbage += x.work.size(w) }
@@ -247,6 +279,7 @@ func (x *prefixes) countHost(first uint16) uint32 {
 		x.thaw()
 		w := &x.work.root[first]
 		atomic.StoreUint32(w, *w|hostsHere)
+		x.show()
 	}
 	return (*page)[first&255]
 }
@@ -259,6 +292,7 @@ func (x *prefixes) uncountHost(first uint16) uint32 {
 		x.thaw()
 		w := &x.work.root[first]
 		atomic.StoreUint32(w, *w&^hostsHere)
+		x.show()
 	}
 	left := *count
 	x.dropImageIfEmpty()
@@ -269,7 +303,6 @@ func (x *prefixes) ensureImage() {
 	if x.work == nil {
 		x.work = &image{}
 		x.top = &node{}
-		x.image.Store(x.work)
 	}
 }
 
