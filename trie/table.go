@@ -34,9 +34,10 @@ type Table struct {
 	hosts6 hosts
 	length atomic.Int64
 
-	viewed bool  // a View was taken since the last freeze
-	last   *undo // nil before the first View
-	undone int   // entries since the last freeze
+	viewed bool   // a View was taken since the last freeze
+	last   *undo  // nil before the first View
+	undone int    // entries since the last freeze
+	spare  []undo // memory for more of them
 }
 
 // Lookup gives the value of the longest prefix that contains a, or 0. An
@@ -257,6 +258,8 @@ func check(p netip.Prefix) error {
 		return fmt.Errorf("prefix is invalid")
 	case p.Addr().Is4In6():
 		return fmt.Errorf("prefix is IPv4-mapped IPv6, want the IPv4 prefix")
+	case p.IsSingleIP():
+		return nil
 	case p != p.Masked():
 		return fmt.Errorf("prefix has bits beyond its length, want %s", p.Masked())
 	}

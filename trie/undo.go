@@ -24,6 +24,10 @@ type undo struct {
 // that, of a change each, the copies of 100,000 addresses (400 pages) are few.
 const maxUndone = 4096
 
+// undoBlock is how many entries are allocated at a time: allocating takes longer than
+// everything else that a change in place needs.
+const undoBlock = 64
+
 // before gives the value that an address had for the View which ended before u, or
 // else v, that which it has now.
 func (u *undo) before(k key, six bool, v uint32) uint32 {
@@ -44,7 +48,12 @@ func (t *Table) remember(k key, six bool, value uint32) {
 		t.freeze()
 		return
 	}
-	u := &undo{addr: k, six: six, value: value}
+	if len(t.spare) == 0 {
+		t.spare = make([]undo, undoBlock)
+	}
+	u := &t.spare[0]
+	t.spare = t.spare[1:]
+	u.addr, u.six, u.value = k, six, value
 	t.last.next.Store(u)
 	t.last = u
 }
