@@ -337,6 +337,9 @@ func (b *Builder) SetAddresses(p netip.Prefix, c ClassID) error {
 	return nil
 }
 
+// Alike tells whether two classes are one to every rule that there is.
+func (b *Builder) Alike(c, d ClassID) bool { return b.classes.list[c] == b.classes.list[d] }
+
 // RemoveAddresses gives them back to the next shorter prefix.
 func (b *Builder) RemoveAddresses(p netip.Prefix) {
 	b.addresses.Delete(p)

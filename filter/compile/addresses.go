@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-project/postern/filter"
 	"github.com/postern-project/postern/filter/policy"
+	"github.com/postern-project/postern/trie"
 )
 
 // atom is one thing that can cover an address: an identity, a prefix that a rule
@@ -34,6 +35,7 @@ type address struct {
 	pod    *pod    // an owner; nil if there is none that is a pod, or only among others
 	others []owner // all but pod
 	class  *class
+	number uint32 // of a single address, in book.numbered
 	place  uint32 // in its page
 	dirty  bool
 	named  bool // the Builder has an endpoint for it
@@ -88,15 +90,19 @@ type class struct {
 type book struct {
 	none *class // of addresses that nothing covers
 	// wide are the prefixes that are no single address, and lengths counts them, by
-	// family and length. The others are by their bytes, since a plain address and its
-	// mapped form cannot both be there, and in pages, by their /24 or /64.
-	wide    map[netip.Prefix]*address
-	lengths [2][129]int
-	single  map[[16]byte]*address
-	pages   map[netip.Prefix][]*address
-	dirty   []*address
-	was     []*class          // what the addresses in dirty were before this commit
-	clash   map[*address]bool // claimed by two pods
+	// family and length. The others have numbers, which single gives, and are in
+	// pages, by their /24 or /64.
+	wide     map[netip.Prefix]*address
+	lengths  [2][129]int
+	single   trie.Table // to place in numbered
+	numbered []*address // 0 is none; nil for numbers in free
+	free     []uint32
+	pages    map[netip.Prefix][]*address
+	dirty    []*address
+	was      []*class // what the addresses in dirty were before this commit
+	// narrowed are addresses of relabelled pods of which accepted flows may be denied.
+	narrowed []netip.Addr
+	clash    map[*address]bool // claimed by two pods
 
 	lastAtom   atom
 	identityOf map[atom]*identity
@@ -107,6 +113,7 @@ type book struct {
 	unused     []*class // had no prefix when they were noted here
 	fresh      map[*class]bool
 	scratch    []atom
+	touched    []*address // scratch of relabel
 	key        []byte
 }
 
@@ -116,7 +123,7 @@ func newBook() book {
 	return book{
 		none:       none,
 		wide:       make(map[netip.Prefix]*address),
-		single:     make(map[[16]byte]*address),
+		numbered:   make([]*address, 1),
 		pages:      make(map[netip.Prefix][]*address),
 		clash:      make(map[*address]bool),
 		identityOf: make(map[atom]*identity),
@@ -144,37 +151,50 @@ func (c *Compiler) addAddress(object any, key policy.Key, field string, a netip.
 // find gives the entry of a prefix, or nil.
 func (b *book) find(p netip.Prefix) *address {
 	if p.IsSingleIP() {
-		return b.single[p.Addr().As16()]
+		return b.at(p.Addr())
 	}
 	return b.wide[p]
 }
+
+// at gives the entry of a single address, or nil.
+func (b *book) at(a netip.Addr) *address { return b.numbered[b.single.Lookup(a)] }
 
 // own gives a prefix an owner.
 func (b *book) own(p netip.Prefix, o owner) {
 	a := b.find(p)
 	if a == nil {
 		a = &address{prefix: p}
-		b.enter(a)
+		b.admit(a)
 	}
 	a.add(o)
 	b.touch(a)
 }
 
-func (b *book) enter(a *address) {
+func (b *book) admit(a *address) {
 	p := a.prefix
 	if !p.IsSingleIP() {
 		b.wide[p] = a
 		b.lengths[family(p)][p.Bits()]++
 		return
 	}
-	b.single[p.Addr().As16()] = a
+	if last := len(b.free) - 1; last >= 0 {
+		a.number, b.free = b.free[last], b.free[:last]
+		b.numbered[a.number] = a
+	} else {
+		a.number = uint32(len(b.numbered))
+		b.numbered = append(b.numbered, a)
+	}
+	_ = b.single.Insert(p, a.number) // what it refuses, the Builder's table refuses too: see classify
 	page := pageOf(p)
 	a.place = uint32(len(b.pages[page]))
 	b.pages[page] = append(b.pages[page], a)
 }
 
-// leavePage takes an address out of its page; the last takes its place.
-func (b *book) leavePage(a *address) {
+// dismiss is the reverse for a single address. In its page the last takes its place.
+func (b *book) dismiss(a *address) {
+	b.single.Delete(a.prefix)
+	b.numbered[a.number] = nil
+	b.free = append(b.free, a.number)
 	page := pageOf(a.prefix)
 	list := b.pages[page]
 	last := list[len(list)-1]

@@ -12,7 +12,7 @@ import (
 
 // classify gives every touched prefix its class, and names the endpoints.
 func (c *Compiler) classify() error {
-	if len(c.wide) > 0 && len(c.dirty) < len(c.single)+len(c.wide) {
+	if len(c.wide) > 0 && len(c.dirty) < c.single.Len()+len(c.wide) {
 		for _, a := range slices.Clone(c.dirty) {
 			if !a.prefix.IsSingleIP() {
 				c.touchInside(a.prefix)
@@ -52,8 +52,7 @@ func (c *Compiler) drop(a *address) {
 	p := a.prefix
 	delete(c.clash, a)
 	if p.IsSingleIP() {
-		delete(c.single, p.Addr().As16())
-		c.leavePage(a)
+		c.dismiss(a)
 	} else {
 		delete(c.wide, p)
 		c.lengths[family(p)][p.Bits()]--
@@ -98,17 +97,23 @@ func (c *Compiler) classOf(a *address) *class {
 	} else if len(c.clash) > 0 {
 		delete(c.clash, a)
 	}
-	slices.Sort(atoms)
-	atoms = slices.Compact(atoms)
-	c.scratch = atoms
-	c.key = c.key[:0]
-	for _, n := range atoms {
-		c.key = binary.NativeEndian.AppendUint32(c.key, uint32(n))
-	}
+	atoms = c.sorted(atoms)
 	if known := c.classes[string(c.key)]; known != nil {
 		return known
 	}
 	return c.newClass(string(c.key), atoms)
+}
+
+// sorted gives the atoms of a class in order, each once, and makes key that of the class.
+func (b *book) sorted(atoms []atom) []atom {
+	slices.Sort(atoms)
+	atoms = slices.Compact(atoms)
+	b.scratch = atoms
+	b.key = b.key[:0]
+	for _, n := range atoms {
+		b.key = binary.NativeEndian.AppendUint32(b.key, uint32(n))
+	}
+	return atoms
 }
 
 // contested tells whether two pods are among the owners: one may list an address

@@ -3,6 +3,8 @@ package compile
 import (
 	"cmp"
 	"fmt"
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -41,7 +43,8 @@ type state struct {
 	terms
 	planner
 
-	garbage int // things thrown away since the last rebuild
+	garbage int   // things thrown away since the last rebuild
+	failed  error // of the Builder, in this update
 }
 
 // accountKey is a service account's namespace and name.
@@ -129,6 +132,7 @@ type delta struct {
 	namespaces pair[policy.Namespace]
 	accounts   pair[policy.ServiceAccount]
 	pods       pair[policy.Endpoint]
+	relabelled []relabelled // pods too: those of which both objects are known
 	sets       pair[policy.NetworkSet]
 	slices     pair[policy.EndpointSlice]
 	policies   pair[policy.Policy]
@@ -142,15 +146,40 @@ func between(old, now *policy.Snapshot) (d delta) {
 	d.namespaces = differences(old.Namespaces, now.Namespaces, namespaceKey)
 	d.accounts = differences(old.ServiceAccounts, now.ServiceAccounts, accountObjectKey)
 	d.pods = differences(old.Endpoints, now.Endpoints, (*policy.Endpoint).Key)
+	d.pairPods()
 	d.sets = differences(old.NetworkSets, now.NetworkSets, setKey)
 	d.slices = differences(old.EndpointSlices, now.EndpointSlices, sliceKey)
 	d.policies = differences(old.Policies, now.Policies, (*policy.Policy).Key)
 	return d
 }
 
+// pairPods finds the pods that went and came under the same name, in lists that are in
+// the order of their keys.
+func (d *delta) pairPods() {
+	old, now := d.pods.old, d.pods.now
+	d.pods = pair[policy.Endpoint]{}
+	for len(old) > 0 && len(now) > 0 {
+		switch order := compareKeys(old[0].Key(), now[0].Key()); {
+		case order < 0:
+			d.pods.old, old = append(d.pods.old, old[0]), old[1:]
+		case order > 0:
+			d.pods.now, now = append(d.pods.now, now[0]), now[1:]
+		default:
+			d.relabelled = append(d.relabelled, relabelled{old[0], now[0]})
+			old, now = old[1:], now[1:]
+		}
+	}
+	d.pods.old, d.pods.now = append(d.pods.old, old...), append(d.pods.now, now...)
+}
+
 // add takes changes in, and is false if some are of kinds that reach everywhere.
 func (d *delta) add(changes []policy.Change) bool {
 	for _, ch := range changes {
+		old, _ := ch.Old.(*policy.Endpoint)
+		if now, _ := ch.New.(*policy.Endpoint); old != nil && now != nil {
+			d.relabelled = append(d.relabelled, relabelled{old, now})
+			continue
+		}
 		if !(d.namespaces.add(ch) || d.accounts.add(ch) || d.pods.add(ch) || d.sets.add(ch) || d.slices.add(ch) || d.policies.add(ch)) {
 			return false
 		}
@@ -234,7 +263,7 @@ func (c *Compiler) expect(s *policy.Snapshot) {
 	for _, e := range s.Endpoints {
 		n += len(e.Addrs)
 	}
-	c.single = make(map[[16]byte]*address, n)
+	c.numbered = slices.Grow(c.numbered, n)
 	c.dirty = make([]*address, 0, n)
 	c.out.Expect(n)
 }
@@ -254,6 +283,11 @@ func (c *Compiler) addAccount(a *policy.ServiceAccount) {
 // update follows changes. What goes away goes before what comes, so that an
 // object that is in both places moves.
 func (c *Compiler) update(d *delta) {
+	for _, r := range d.relabelled {
+		if !c.relabel(r) {
+			d.pods.old, d.pods.now = append(d.pods.old, r.old), append(d.pods.now, r.now)
+		}
+	}
 	c.addHeirs(d)
 	for _, e := range d.pods.old {
 		c.removePod(e)
@@ -310,18 +344,21 @@ func (c *Compiler) addHeirs(d *delta) {
 		accounts[accountKey{a.Namespace, a.Name}] = true
 	}
 	for key := range accounts {
-		again(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
+		againPods(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
 		c.forgetDerived(key.namespace)
 	}
 	for name := range touched {
-		again(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
-		again(&d.sets, c.setsIn[name], func(*policy.NetworkSet) bool { return true })
+		againPods(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
+		again(&d.sets, maps.Keys(c.setsIn[name]))
 		c.forgetDerived(name)
 	}
 }
 
 // commit brings everything that changes touched to where the Builder has it.
 func (c *Compiler) commit() error {
+	if c.failed != nil {
+		return c.failed
+	}
 	c.planEndpoints()
 	c.planHosts()
 	if err := c.classify(); err != nil {
@@ -404,16 +441,27 @@ func compareKeys(a, b policy.Key) int {
 }
 
 // again lists objects as removed and added, unless they are removed anyway.
-func again[T, V any](p *pair[T], objects map[*T]V, which func(*T) bool) {
+func again[T any](p *pair[T], objects iter.Seq[*T]) {
 	gone := make(map[*T]bool, len(p.old))
 	for _, o := range p.old {
 		gone[o] = true
 	}
 	for o := range objects {
-		if !gone[o] && which(o) {
+		if !gone[o] {
 			p.old, p.now = append(p.old, o), append(p.now, o)
 		}
 	}
+}
+
+// againPods is again for the pods that which tells.
+func againPods(p *pair[policy.Endpoint], pods []*pod, which func(*policy.Endpoint) bool) {
+	again(p, func(yield func(*policy.Endpoint) bool) {
+		for _, pod := range pods {
+			if which(pod.endpoint) && !yield(pod.endpoint) {
+				return
+			}
+		}
+	})
 }
 
 // plain tells whether packets carry such an address to a decision. IPv4-mapped

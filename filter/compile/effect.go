@@ -56,7 +56,8 @@ func (c *Compiler) Effect() Effect { return c.effect }
 // by name or service) that rules used before and use still: terms that are new are
 // in rules that are new, and whoever they apply to is found as the first.
 func (c *Compiler) weigh() {
-	var narrowed []netip.Addr
+	narrowed := c.narrowed // by relabel
+	c.narrowed = nil
 	for _, id := range c.changedPlans {
 		c.effect.Widened = true
 		narrowed = id.appendHosted(narrowed)
@@ -94,7 +95,7 @@ func (c *Compiler) weigh() {
 	if len(lost) > 0 {
 		narrowed = c.appendUsers(narrowed, lost)
 	}
-	if !c.effect.All {
+	if !c.effect.All && len(narrowed) > 0 {
 		c.effect = c.effect.Join(Effect{Narrowed: narrowed})
 	}
 }

@@ -68,7 +68,7 @@ func (d draw) small(old *policy.Snapshot) *policy.Snapshot {
 	other, s := d.snapshot(), *old
 	s.Generation++
 	for range 1 + d.below(2) {
-		switch d.below(6) {
+		switch d.below(7) {
 		case 0:
 			s.Policies = few(d, s.Policies, other.Policies, (*policy.Policy).Key)
 		case 1:
@@ -81,6 +81,8 @@ func (d draw) small(old *policy.Snapshot) *policy.Snapshot {
 			s.NetworkSets = few(d, s.NetworkSets, other.NetworkSets, setKey)
 		case 5:
 			s.EndpointSlices = few(d, s.EndpointSlices, other.EndpointSlices, sliceKey)
+		case 6:
+			s.Endpoints = relabelSome(d, s.Endpoints, other.Endpoints)
 		}
 	}
 	return &s

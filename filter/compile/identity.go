@@ -3,8 +3,10 @@ package compile
 import (
 	"encoding/binary"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/postern-project/postern/filter/policy"
 	"github.com/postern-project/postern/filter/policy/selector"
@@ -24,15 +26,19 @@ type identity struct {
 	objects int                       // that have it
 	hosted  map[*policy.Endpoint]bool // of these, pods of this node; only they need programs
 	derived []string                  // its keys in people.derived
+	shapes  []shape                   // its keys in people.shapes
 	classes []*class                  // that it is in
 	plan    *endpointPlan
 }
 
 // people has the objects with labels, and their identities.
 type people struct {
-	pods     int // in podsIn
+	pods int // in podsIn
+	// podsIn has the pods by namespace. An object's pod is found by its addresses, and
+	// by the object if it has none that packets carry.
+	podsIn   map[string][]*pod
+	nowhere  map[*policy.Endpoint]*pod
 	sets     map[*policy.NetworkSet]*identity
-	podsIn   map[string]map[*policy.Endpoint]*pod // by namespace
 	setsIn   map[string]map[*policy.NetworkSet]bool
 	interned map[string]*identity
 	// identitiesIn has them by namespace.
@@ -40,43 +46,60 @@ type people struct {
 	// derived has the identities of pods by namespace and by what their labels
 	// derive from, until what they inherit changes.
 	derived map[string]map[string]*identity
+	shapes  map[shape]*identity // has some of these identities, for pods that share memory
 	podKey  podKey
 }
 
 type pod struct {
 	endpoint *policy.Endpoint
 	identity *identity
+	place    uint32 // in podsIn
 	hosted   bool
 }
 
 func newPeople() people {
 	return people{
+		podsIn:       make(map[string][]*pod),
+		nowhere:      make(map[*policy.Endpoint]*pod),
 		sets:         make(map[*policy.NetworkSet]*identity),
-		podsIn:       make(map[string]map[*policy.Endpoint]*pod),
 		setsIn:       make(map[string]map[*policy.NetworkSet]bool),
 		interned:     make(map[string]*identity),
 		identitiesIn: make(map[string]map[*identity]bool),
 		derived:      make(map[string]map[string]*identity),
+		shapes:       make(map[shape]*identity),
 	}
 }
 
+// podOf gives the pod of an object, or nil.
+func (c *Compiler) podOf(ep *policy.Endpoint) *pod {
+	carried := false
+	for _, addr := range ep.Addrs {
+		a := c.at(addr)
+		if a == nil {
+			continue
+		}
+		if a.pod != nil && a.pod.endpoint == ep {
+			return a.pod
+		}
+		for _, o := range a.others {
+			if o.of == any(ep) {
+				return o.pod
+			}
+		}
+		carried = carried || plain(addr)
+	}
+	if carried {
+		return nil
+	}
+	return c.nowhere[ep]
+}
+
 func (c *Compiler) addPod(ep *policy.Endpoint) {
-	if c.podsIn[ep.Namespace][ep] != nil {
+	if c.podOf(ep) != nil {
 		return
 	}
-	key := c.podKey.of(ep)
-	id := c.derived[ep.Namespace][string(key)]
-	if id == nil {
-		id = c.intern(c.podLabels(ep), ep.Ports)
-		id.open = c.namespaces[ep.Namespace] != nil
-		if c.derived[ep.Namespace] == nil {
-			c.derived[ep.Namespace] = make(map[string]*identity)
-		}
-		k := string(key)
-		c.derived[ep.Namespace][k] = id
-		id.derived = append(id.derived, k)
-	}
-	p := &pod{ep, id, c.hostedOn(ep.Node)}
+	id := c.identityOfPod(ep)
+	p := &pod{endpoint: ep, identity: id, hosted: c.hostedOn(ep.Node), place: uint32(len(c.podsIn[ep.Namespace]))}
 	id.objects++
 	if p.hosted {
 		if len(id.hosted) == 0 {
@@ -86,22 +109,29 @@ func (c *Compiler) addPod(ep *policy.Endpoint) {
 		id.hosted[ep] = true
 	}
 	c.pods++
-	if c.podsIn[ep.Namespace] == nil {
-		c.podsIn[ep.Namespace] = make(map[*policy.Endpoint]*pod)
+	c.podsIn[ep.Namespace] = append(c.podsIn[ep.Namespace], p)
+	if !slices.ContainsFunc(ep.Addrs, plain) {
+		c.nowhere[ep] = p
 	}
-	c.podsIn[ep.Namespace][ep] = p
 	for _, a := range ep.Addrs {
 		c.addAddress(ep, ep.Key(), "status.podIPs", a, owner{of: ep, pod: p, atom: id.atom})
 	}
 }
 
 func (c *Compiler) removePod(ep *policy.Endpoint) {
-	p := c.podsIn[ep.Namespace][ep]
+	p := c.podOf(ep)
 	if p == nil {
 		return
 	}
 	c.pods--
-	removeFrom(c.podsIn, ep.Namespace, ep)
+	of := c.podsIn[ep.Namespace]
+	last := of[len(of)-1]
+	of[p.place], last.place = last, p.place
+	of[len(of)-1] = nil
+	if c.podsIn[ep.Namespace] = of[:len(of)-1]; len(of) == 1 {
+		delete(c.podsIn, ep.Namespace)
+	}
+	delete(c.nowhere, ep)
 	delete(c.notes, any(ep))
 	for _, a := range ep.Addrs {
 		c.disown(netip.PrefixFrom(a, a.BitLen()), ep)
@@ -154,7 +184,7 @@ func addTo[T any](m map[string]map[*T]bool, namespace string, o *T) {
 	m[namespace][o] = true
 }
 
-func removeFrom[T, V any](m map[string]map[*T]V, namespace string, o *T) {
+func removeFrom[T any](m map[string]map[*T]bool, namespace string, o *T) {
 	if delete(m[namespace], o); len(m[namespace]) == 0 {
 		delete(m, namespace)
 	}
@@ -180,6 +210,9 @@ func (c *Compiler) release(id *identity) {
 		return
 	}
 	c.garbage++
+	for _, s := range id.shapes {
+		delete(c.shapes, s)
+	}
 	delete(c.interned, id.key)
 	delete(c.identityOf, id.atom)
 	removeFrom(c.identitiesIn, id.namespace, id)
@@ -192,8 +225,69 @@ func (c *Compiler) release(id *identity) {
 	}
 }
 
+// identityOfPod gives the identity of a pod. The caller counts itself among its objects.
+func (c *Compiler) identityOfPod(ep *policy.Endpoint) *identity {
+	at := shapeOf(ep)
+	if id := c.shapes[at]; id != nil {
+		return id
+	}
+	key := c.podKey.of(ep)
+	id := c.derived[ep.Namespace][string(key)]
+	if id == nil {
+		id = c.intern(c.podLabels(ep), ep.Ports)
+		id.open = c.namespaces[ep.Namespace] != nil
+		if c.derived[ep.Namespace] == nil {
+			c.derived[ep.Namespace] = make(map[string]*identity)
+		}
+		k := string(key)
+		c.derived[ep.Namespace][k] = id
+		id.derived = append(id.derived, k)
+	}
+	if len(id.shapes) == maxShapes {
+		delete(c.shapes, id.shapes[0])
+		id.shapes = slices.Delete(id.shapes, 0, 1)
+	}
+	c.shapes[at] = id
+	id.shapes = append(id.shapes, at)
+	return id
+}
+
 // forgetDerived is called before what pods of a namespace inherit changes.
-func (c *Compiler) forgetDerived(namespace string) { delete(c.derived, namespace) }
+func (c *Compiler) forgetDerived(namespace string) {
+	delete(c.derived, namespace)
+	for id := range c.identitiesIn[namespace] {
+		for _, s := range id.shapes {
+			delete(c.shapes, s)
+		}
+		id.shapes = nil
+	}
+}
+
+// shape is where in memory the things are that a pod's identity derives from. Sources
+// let pods share what is equal (k8ssync/kube keeps one map for each set of labels), and
+// nobody writes to it, so pods of one shape are of one identity; those of two may be. The
+// pointers keep what they point to alive, so that no address comes to mean something else.
+type shape struct {
+	labels             unsafe.Pointer
+	namespace, account *byte
+	ports              *policy.NamedPort
+	// The lengths of both strings and the number of ports.
+	namespaceLen, accountLen uint32
+	portsLen                 int
+}
+
+// maxShapes bounds the shapes that are remembered of an identity: most have one, and
+// pods of a source that shares nothing have one each.
+const maxShapes = 2
+
+func shapeOf(ep *policy.Endpoint) shape {
+	return shape{
+		labels:    reflect.ValueOf(ep.Labels).UnsafePointer(),
+		namespace: unsafe.StringData(ep.Namespace), namespaceLen: uint32(len(ep.Namespace)),
+		account: unsafe.StringData(ep.ServiceAccount), accountLen: uint32(len(ep.ServiceAccount)),
+		ports: unsafe.SliceData(ep.Ports), portsLen: len(ep.Ports),
+	}
+}
 
 // podLabels derives the effective labels of a pod (spec section 3.2).
 func (s *state) podLabels(ep *policy.Endpoint) selector.Map {
