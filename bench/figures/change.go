@@ -24,6 +24,9 @@ import (
 const (
 	changeRounds = 15
 	batch        = 16
+	// rollout is how many pods change at once where a ruleset is made for many: what
+	// making one costs is not work on a pod. The daemon waits for 4 ms to gather them.
+	rollout = 256
 )
 
 // changes measures what one event costs in the cluster that builds compiles, up to the new
@@ -33,7 +36,10 @@ func changes(r *report.Report) error {
 	w := gen.Cluster(buildRules, false)
 	c := &changing{
 		Rand: rand.New(rand.NewPCG(5, 5)), engine: new(filter.Engine),
-		snapshot: w.Snapshot, relevant: relevantPolicies(w.Snapshot),
+		snapshot: w.Snapshot, relevant: relevantPolicies(w.Snapshot), labels: make(map[string]map[string]string),
+	}
+	for _, pod := range w.Snapshot.Endpoints {
+		pod.Labels = c.shared(pod.Labels)
 	}
 	c.compiler = compile.New(compile.Options{Node: gen.LocalNode, Changes: c.changes})
 	c.compare(event{snapshot: w.Snapshot})
@@ -48,30 +54,32 @@ func changes(r *report.Report) error {
 	} {
 		c.compare(event{snapshot: c.snapshot}) // begins anew after changes that were told
 		for _, e := range []struct {
-			name   string
-			next   func(pod int) event
-			pods   func() int // draws what next changes
-			unit   float64    // in nanoseconds
-			target report.Target
+			name    string
+			change  func(*policy.Snapshot, int) policy.Change
+			draw    func() int // of what changes
+			changed int        // at once
+			unit    float64    // in nanoseconds
+			target  report.Target
 		}{
-			{"relabel-known-ns", c.relabelKnown, c.knownPod, 1, by.known},
-			{"relabel-new-us", c.relabelNew, c.anyPod, 1e3, by.unknown},
-			{"policy-ms", c.editPolicy, c.anyRelevant, 1e6, by.edits},
+			{"relabel-known-ns", c.relabelKnown, c.knownPod, rollout, 1, by.known},
+			{"relabel-known-alone-ns", c.relabelKnown, c.knownPod, 1, 1, report.None},
+			{"relabel-new-us", c.relabelNew, c.anyPod, 1, 1e3, by.unknown},
+			{"policy-ms", c.editPolicy, c.anyRelevant, 1, 1e6, by.edits},
 		} {
 			var spent []float64
 			for range changeRounds {
-				var picks []int
-				for range batch {
-					picks = append(picks, e.pods())
-				}
 				var warm, timed []event
-				for _, p := range picks {
-					warm = append(warm, e.next(p))
+				var picks [][]int // of each event, objects that are not the same
+				for range batch {
+					picks = append(picks, distinct(e.changed, e.draw))
 				}
 				for _, p := range picks {
-					timed = append(timed, e.next(p))
+					warm = append(warm, c.together(p, e.change))
 				}
-				spent = append(spent, c.time(warm, timed, by.take))
+				for _, p := range picks {
+					timed = append(timed, c.together(p, e.change))
+				}
+				spent = append(spent, c.time(warm, timed, by.take)/float64(e.changed))
 			}
 			r.Add(by.name+"/"+e.name, measure.Median(spent)/e.unit, e.target)
 		}
@@ -82,10 +90,34 @@ func changes(r *report.Report) error {
 	return nil
 }
 
-// event is one change and the state after it.
+// event is what changes at once, and the state after it.
 type event struct {
-	change   policy.Change
+	changes  []policy.Change
 	snapshot *policy.Snapshot
+}
+
+// together makes one event of the changes of several objects, in a copy of the last
+// snapshot, which becomes the last one.
+func (c *changing) together(objects []int, change func(*policy.Snapshot, int) policy.Change) event {
+	s := *c.snapshot
+	s.Generation++
+	s.Endpoints, s.Policies = slices.Clone(s.Endpoints), slices.Clone(s.Policies)
+	c.snapshot = &s
+	e := event{snapshot: &s}
+	for _, i := range objects {
+		e.changes = append(e.changes, change(&s, i))
+	}
+	return e
+}
+
+// distinct draws n different numbers.
+func distinct(n int, draw func() int) (out []int) {
+	for len(out) < n {
+		if i := draw(); !slices.Contains(out, i) {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // changing is a cluster in which objects change one by one.
@@ -93,20 +125,21 @@ type changing struct {
 	*rand.Rand
 	compiler *compile.Compiler
 	engine   *filter.Engine
-	snapshot *policy.Snapshot // the last one
-	relevant []int            // policies, by index
-	list     []policy.Change  // what the compiler is told; empty if it must compare
+	snapshot *policy.Snapshot             // the last one
+	relevant []int                        // policies, by index
+	list     []policy.Change              // what the compiler is told; empty if it must compare
+	labels   map[string]map[string]string // by their text, each once
 	failed   error
 }
 
 // told hands over the change, compare the snapshot.
 func (c *changing) told(e event) {
-	c.list = append(c.list[:0], e.change)
+	c.list = e.changes
 	c.publish(c.compiler.Apply(e.snapshot))
 }
 
 func (c *changing) compare(e event) {
-	c.list = c.list[:0]
+	c.list = nil
 	c.publish(c.compiler.Apply(e.snapshot))
 }
 
@@ -138,36 +171,36 @@ func (c *changing) time(warm, events []event, take func(event)) float64 {
 	return float64(measure.ThreadTime()-start) / float64(len(events))
 }
 
-// next gives a copy of the last snapshot, which it becomes.
-func (c *changing) next() *policy.Snapshot {
-	s := *c.snapshot
-	s.Generation++
-	c.snapshot = &s
-	return c.snapshot
-}
-
 // relabel gives a pod a version, or takes it away if version is empty.
-func (c *changing) relabel(i int, version string) event {
-	s := c.next()
+func (c *changing) relabel(s *policy.Snapshot, i int, version string) policy.Change {
 	old := s.Endpoints[i]
 	pod := *old
-	pod.Labels = maps.Clone(pod.Labels)
-	delete(pod.Labels, "version")
+	labels := maps.Clone(pod.Labels)
+	delete(labels, "version")
 	if version != "" {
-		pod.Labels["version"] = version
+		labels["version"] = version
 	}
-	s.Endpoints = slices.Clone(s.Endpoints)
+	pod.Labels = c.shared(labels)
 	s.Endpoints[i] = &pod
-	return event{policy.Change{Old: old, New: &pod}, s}
+	return policy.Change{Old: old, New: &pod}
+}
+
+// shared gives the one map of equal labels, as k8ssync/kube does when it decodes a pod.
+func (c *changing) shared(labels map[string]string) map[string]string {
+	key := fmt.Sprint(labels)
+	if c.labels[key] == nil {
+		c.labels[key] = labels
+	}
+	return c.labels[key]
 }
 
 // knownSets are the workloads in which the first pod keeps a version and the last
 // one has report.None, so that both label sets stay known while the others change.
-const knownSets = 20
+const knownSets = 100
 
 func (c *changing) prepareKnown() {
 	for k := range knownSets {
-		c.compare(c.relabel(workloadPod(k, 0), "known"))
+		c.compare(c.together([]int{workloadPod(k, 0)}, func(s *policy.Snapshot, i int) policy.Change { return c.relabel(s, i, "known") }))
 	}
 }
 
@@ -175,12 +208,12 @@ func (c *changing) knownPod() int {
 	return workloadPod(c.IntN(knownSets), 1+c.IntN(gen.PodsPerWorkload-2))
 }
 
-func (c *changing) relabelKnown(i int) event {
+func (c *changing) relabelKnown(s *policy.Snapshot, i int) policy.Change {
 	version := "known"
-	if c.snapshot.Endpoints[i].Labels["version"] != "" {
+	if s.Endpoints[i].Labels["version"] != "" {
 		version = ""
 	}
-	return c.relabel(i, version)
+	return c.relabel(s, i, version)
 }
 
 // workloadPod gives the index of a pod of one of some workloads spread over the
@@ -191,16 +224,15 @@ func workloadPod(k, pod int) int {
 
 func (c *changing) anyPod() int { return c.IntN(len(c.snapshot.Endpoints)) }
 
-func (c *changing) relabelNew(i int) event {
-	return c.relabel(i, fmt.Sprint("new-", c.snapshot.Generation))
+func (c *changing) relabelNew(s *policy.Snapshot, i int) policy.Change {
+	return c.relabel(s, i, fmt.Sprint("new-", s.Generation))
 }
 
 func (c *changing) anyRelevant() int { return c.relevant[c.IntN(len(c.relevant))] }
 
 // editPolicy changes a policy that selects a local pod: another port in one rule,
 // or one more rule with a prefix.
-func (c *changing) editPolicy(i int) event {
-	s := c.next()
+func (c *changing) editPolicy(s *policy.Snapshot, i int) policy.Change {
 	old := s.Policies[i]
 	p := *old
 	p.Ingress = slices.Clone(p.Ingress)
@@ -211,9 +243,8 @@ func (c *changing) editPolicy(i int) event {
 		net := netip.PrefixFrom(gen.Addr4(0x60000000|c.Uint32N(1<<29)), 24).Masked()
 		p.Ingress = append(p.Ingress, policy.Rule{Index: k, Action: policy.Allow, Source: policy.EntityRule{Nets: []netip.Prefix{net}}})
 	}
-	s.Policies = slices.Clone(s.Policies)
 	s.Policies[i] = &p
-	return event{policy.Change{Old: old, New: &p}, s}
+	return policy.Change{Old: old, New: &p}
 }
 
 // relevantPolicies gives the policies with ingress rules that select a local pod.

@@ -38,7 +38,8 @@ func teamName(n int) string      { return fmt.Sprintf("team-%02d", n%teams) }
 func namespaceOf(pod, perWorkload int) int { return pod / (Workloads * perWorkload) }
 func workloadOf(pod, perWorkload int) int  { return pod / perWorkload % Workloads }
 
-// newSnapshot makes namespaces, accounts, and pods without a node.
+// newSnapshot makes namespaces, accounts, and pods without a node. As those of a source,
+// pods share labels, ports and strings that are equal.
 func newSnapshot(perWorkload int, rnd *rand.Rand) *policy.Snapshot {
 	s := &policy.Snapshot{
 		Generation: 1,
@@ -54,19 +55,21 @@ func newSnapshot(perWorkload int, rnd *rand.Rand) *policy.Snapshot {
 	}
 	pods := Namespaces * Workloads * perWorkload
 	addrs := podAddrs(pods, rnd)
+	ports := []policy.NamedPort{{Name: "http", Proto: flow.TCP, Port: 8080}}
+	var like *policy.Endpoint // the first pod of the workload: the others share what is equal
 	for i := range pods {
 		n, w := namespaceOf(i, perWorkload), workloadOf(i, perWorkload)
-		labels := map[string]string{
-			"app":   appName(w),
-			"group": fmt.Sprint("group-", w%groups),
-			"team":  teamName(n),
-			"quiet": fmt.Sprint(n >= Namespaces-quietNamespaces),
+		if i%perWorkload == 0 {
+			like = &policy.Endpoint{Namespace: namespaceName(n), ServiceAccount: appName(w), Ports: ports, Labels: map[string]string{
+				"app":   appName(w),
+				"group": fmt.Sprint("group-", w%groups),
+				"team":  teamName(n),
+				"quiet": fmt.Sprint(n >= Namespaces-quietNamespaces),
+			}}
 		}
-		s.Endpoints = append(s.Endpoints, &policy.Endpoint{
-			Namespace: namespaceName(n), Name: fmt.Sprintf("%s-%06d", appName(w), i), UID: fmt.Sprint(i),
-			ServiceAccount: appName(w), Labels: labels, Addrs: addrs[i : i+1 : i+1],
-			Ports: []policy.NamedPort{{Name: "http", Proto: flow.TCP, Port: 8080}},
-		})
+		pod := *like
+		pod.Name, pod.UID, pod.Addrs = fmt.Sprintf("%s-%06d", appName(w), i), fmt.Sprint(i), addrs[i:i+1:i+1]
+		s.Endpoints = append(s.Endpoints, &pod)
 	}
 	return s
 }
