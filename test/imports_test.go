@@ -96,7 +96,7 @@ var doors = map[string][]string{
 	"go.yaml.in/yaml/v3":                      {"internal/settings"},
 	"github.com/fsnotify/fsnotify":            {"k8ssync/file"},
 	"golang.org/x/sys/unix":                   {"cmd/postern", "conntrack", "filter/hostlink", "filter/nfq", "filter/nft", "filter/speed", "internal/doctor", "internal/keeper", "internal/notify", "k8ssync/file", "test/apiserver", "test/kubernetes", "test/lab", "test/systemd", "filter/unixsocket"},
-	"unsafe":                                  {"filter/nfq", "internal/keeper", "trie"},
+	"unsafe":                                  {"filter/compile", "filter/nfq", "internal/keeper", "trie"},
 	"net/http":                                {"filter/control", "filter/metrics", "k8ssync/kube", "test/proxy", "cmd/postern"},
 	"github.com/prometheus/":                  {"filter/metrics"},
 	"log":                                     {},
