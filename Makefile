@@ -50,7 +50,7 @@ unit: apiserver ## all tests, with the race detector: units, vectors, and end to
 	cd deploy/chart/check && $(GO) test ./...
 
 .PHONY: test-vm
-test-vm: ## tests on Debian's own kernel, in a virtual machine; four minutes without KVM
+test-vm: ## tests on Debian's own kernel, in a virtual machine; six minutes without KVM
 	test/deps.sh vm
 	$(GO) run ./test/vm
 
