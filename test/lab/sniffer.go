@@ -24,10 +24,14 @@ type Packet struct {
 	Payload []byte // of the transport layer, or of the network layer where there is none
 }
 
+// drain is how long Stop reads what had arrived before it, where more comes all the time.
+const drain = time.Second
+
 // Sniffer records what arrives at a host, before any of its own rules see it.
 type Sniffer struct {
 	fd   int
 	stop chan struct{}
+	last time.Time // once stop is closed: when to give up what still comes
 	done sync.WaitGroup
 
 	mu      sync.Mutex
@@ -58,6 +62,7 @@ func (h *Host) Sniff() (*Sniffer, error) {
 
 // Stop ends the recording and returns an error if it broke off before.
 func (s *Sniffer) Stop() error {
+	s.last = time.Now().Add(drain)
 	close(s.stop)
 	s.done.Wait()
 	unix.Close(s.fd)
@@ -94,6 +99,13 @@ func (s *Sniffer) run() {
 		case err == nil:
 			if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype != unix.PACKET_OUTGOING {
 				s.record(buf[:n])
+			}
+			select {
+			case <-s.stop: // packets may come for ever
+				if time.Now().After(s.last) {
+					return
+				}
+			default:
 			}
 		case errors.Is(err, unix.EAGAIN):
 			select {
