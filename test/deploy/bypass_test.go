@@ -17,20 +17,7 @@ import (
 // The tests here try to get round the guards: by every kind that pods are made from,
 // by every form of writing, by parts of objects and by other ways to say the same.
 
-const bypassCast = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: web-sa, namespace: shop}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: db-sa, namespace: shop}
----
-apiVersion: v1
+const bypassCast = shop + `apiVersion: v1
 kind: Pod
 metadata: {name: running-web-sa, namespace: shop}
 spec: {serviceAccountName: web-sa}

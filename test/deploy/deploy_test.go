@@ -421,10 +421,8 @@ rules:
 	})
 }
 
-// TestServiceAccounts: who may label accounts, and who may give one to a pod.
-func TestServiceAccounts(t *testing.T) {
-	setup(t)
-	apply(t, `
+// shop is a namespace with two accounts; other objects follow in the same text.
+const shop = `
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
@@ -437,7 +435,12 @@ apiVersion: v1
 kind: ServiceAccount
 metadata: {name: db-sa, namespace: shop}
 ---
-apiVersion: v1
+`
+
+// TestServiceAccounts: who may label accounts, and who may give one to a pod.
+func TestServiceAccounts(t *testing.T) {
+	setup(t)
+	apply(t, shop+`apiVersion: v1
 kind: ServiceAccount
 metadata: {name: default, namespace: shop}
 ---
