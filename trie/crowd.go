@@ -51,6 +51,23 @@ func (c *crowds) has(first uint16) bool {
 	return t != nil && t.index[first] != 0
 }
 
+// writable gives the slot of an address, if its /16 is here and no View has the page.
+func (c *crowds) writable(addr uint32) *uint32 {
+	t := c.table.Load()
+	if t == nil || c.frozen {
+		return nil
+	}
+	n := int(t.index[addr>>16])*crowdPages - crowdPages + int(addr>>crowdBits)%crowdPages
+	if n < 0 || t.pages.shared != nil && t.pages.shared[n] {
+		return nil
+	}
+	p := t.pages.list[n].Load()
+	if p == nil {
+		return nil
+	}
+	return &p[addr%(1<<crowdBits)]
+}
+
 // put gives an address of a /16 that is here its value, 0 to remove it, and gives
 // the one it had.
 func (c *crowds) put(addr, v uint32) (old uint32) {

@@ -34,10 +34,9 @@ type Table struct {
 	hosts6 hosts
 	length atomic.Int64
 
-	viewed bool   // a View was taken since the last freeze
-	last   *undo  // nil before the first View
-	undone int    // entries since the last freeze
-	spare  []undo // memory for more of them
+	viewed bool  // a View was taken since the last freeze
+	last   *undo // nil before the first View since then
+	undone int   // entries since then
 }
 
 // Lookup gives the value of the longest prefix that contains a, or 0. An

@@ -37,12 +37,12 @@ func TestInPlace(t *testing.T) {
 		if change%500 == 250 { // which also changes what readers have looked up
 			set(rng.IntN(100), 1+rng.Uint32N(1000))
 		}
-		if change%800 != 0 {
+		if change%3100 != 0 {
 			continue
 		}
-		list := table.last
+		undone := table.undone
 		view, then := table.View(), slices.Clone(now)
-		if list != nil && list != table.last {
+		if table.undone != undone {
 			t.Fatal("a View ends the list")
 		}
 		copies++
@@ -75,5 +75,35 @@ func TestInPlace(t *testing.T) {
 	}
 	if copies < 10 {
 		t.Errorf("%d views: nothing was tested", copies)
+	}
+}
+
+// TestInPlaceEachView takes a View after each change, so that they end at every entry of
+// a piece, and at none.
+func TestInPlaceEachView(t *testing.T) {
+	t.Parallel()
+	addrs := []netip.Addr{addr4(10 << 24), addr4(11 << 24), addr6(0xfd<<56, 1), addr6(0xfd<<56, 2)}
+	var table Table
+	now := make([]uint32, len(addrs))
+	type past struct {
+		view View
+		then []uint32
+	}
+	var views []past
+	for change := range uint32(4 * undoPiece) {
+		i := int(change) % len(addrs)
+		if change > undoPiece { // what is not changed any more is looked for to the end
+			i %= 2
+		}
+		now[i] = change + 1
+		mustInsert(t, &table, netip.PrefixFrom(addrs[i], addrs[i].BitLen()), now[i])
+		views = append(views, past{table.View(), slices.Clone(now)})
+	}
+	for n, p := range views {
+		for i, a := range addrs {
+			if got := p.view.Lookup(a); got != p.then[i] {
+				t.Errorf("view of change %d: lookup %s = %d, want %d", n, a, got, p.then[i])
+			}
+		}
 	}
 }

@@ -9,7 +9,8 @@ type View struct {
 	crowds *crowdTable
 	hosts4 *hostTable
 	hosts6 *hostTable
-	undo   *undo // never nil where there is an image
+	undo   *undo  // never nil where there is an image
+	at     uint32 // entries of it that were there before, fewer than it has room for
 }
 
 // View gives the table as it is now. It belongs to the goroutine that writes and
@@ -19,11 +20,14 @@ type View struct {
 // the first change after that in each chunk 4 KiB, and the first change of a
 // shorter prefix, or of which 16-bit blocks have single addresses, 256 KiB.
 func (t *Table) View() View {
-	if t.last == nil {
+	switch {
+	case t.last == nil:
 		t.last = new(undo)
+	case t.last.length.Load() == undoPiece:
+		t.extend()
 	}
 	t.viewed = true
-	return View{t.v4.work, t.v6.work, t.crowds.table.Load(), t.hosts4.table.Load(), t.hosts6.table.Load(), t.last}
+	return View{t.v4.work, t.v6.work, t.crowds.table.Load(), t.hosts4.table.Load(), t.hosts6.table.Load(), t.last, t.last.length.Load()}
 }
 
 // Lookup is Table.Lookup.
@@ -52,8 +56,8 @@ func (v *View) Lookup4(addr uint32) uint32 {
 			h = v.hosts4.get4(addr)
 		}
 		if h != 0 {
-			if u := v.undo.next.Load(); u != nil {
-				h = u.before(key{0, uint64(addr)}, false, h)
+			if v.undo.length.Load() != v.at {
+				h = v.undo.before(v.at, key{0, uint64(addr)}, false, h)
 			}
 			return h
 		}
@@ -72,8 +76,8 @@ func (v *View) Lookup6(hi, lo uint64) uint32 {
 	w := v.v6.root[hi>>48]
 	if w&hostsHere != 0 && v.hosts6 != nil {
 		if h := v.hosts6.get6(hi, lo); h != 0 {
-			if u := v.undo.next.Load(); u != nil {
-				h = u.before(key{hi, lo}, true, h)
+			if v.undo.length.Load() != v.at {
+				h = v.undo.before(v.at, key{hi, lo}, true, h)
 			}
 			return h
 		}
