@@ -337,6 +337,12 @@ func (b *Builder) SetAddresses(p netip.Prefix, c ClassID) error {
 	return nil
 }
 
+// MoveAddress is SetAddresses for a single address that has a class already, and is of no
+// endpoint hosted here. Most changes of a large cluster are of this kind.
+func (b *Builder) MoveAddress(p netip.Prefix, c ClassID) error {
+	return b.addresses.Insert(p, uint32(c))
+}
+
 // Alike tells whether two classes are one to every rule that there is.
 func (b *Builder) Alike(c, d ClassID) bool { return b.classes.list[c] == b.classes.list[d] }
 

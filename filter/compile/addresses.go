@@ -75,15 +75,15 @@ func (a *address) remove(of any) {
 // class is the addresses that the same atoms cover.
 type class struct {
 	id         filter.ClassID
-	key        string
-	prefixes   int // that have it
+	hosted     bool
+	conflict   bool
+	dirty      bool // the Builder has to be told
+	prefixes   int  // that have it
 	identities []*identity
 	nets       []*net
 	slices     []*slice
 	terms      []*term
-	hosted     bool
-	conflict   bool
-	dirty      bool // the Builder has to be told
+	key        string
 }
 
 // book has every prefix that something has.
@@ -113,7 +113,6 @@ type book struct {
 	unused     []*class // had no prefix when they were noted here
 	fresh      map[*class]bool
 	scratch    []atom
-	touched    []*address // scratch of relabel
 	key        []byte
 }
 

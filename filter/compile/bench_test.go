@@ -195,3 +195,46 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRollout relabels 256 pods at once, to label sets that stay known, and back.
+func BenchmarkRollout(b *testing.B) {
+	const pods = 256
+	s := cluster(100_000, 10_000)
+	var there, back []policy.Change
+	marked := make(map[string]map[string]string) // labels, shared as a source does
+	for i := range 2 * pods {
+		at := i / 2 * 390 / 10 * 10 // pods of one workload each
+		if i%2 == 0 {
+			at++
+		}
+		old := s.Endpoints[at]
+		if i%2 == 1 {
+			s.Endpoints[at] = withLabels(old, marked[old.Namespace+old.Labels["app"]]) // this one stays marked
+			continue
+		}
+		labels := maps.Clone(old.Labels)
+		labels["version"] = "v2"
+		marked[old.Namespace+old.Labels["app"]] = labels
+		now := withLabels(old, labels)
+		there, back = append(there, policy.Change{Old: old, New: now}), append(back, policy.Change{Old: now, New: old})
+	}
+	var told []policy.Change
+	c := New(Options{Node: "none", Changes: func(_, _ *policy.Snapshot) ([]policy.Change, bool) { return told, true }})
+	c.Apply(s)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		if told = there; n%2 == 1 {
+			told = back
+		}
+		n++
+		c.Apply(s)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n*pods), "ns/pod")
+}
+
+func withLabels(ep *policy.Endpoint, labels map[string]string) *policy.Endpoint {
+	out := *ep
+	out.Labels = labels
+	return &out
+}

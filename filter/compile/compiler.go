@@ -40,6 +40,7 @@ type state struct {
 
 	book
 	people
+	relabellings
 	terms
 	planner
 
@@ -177,6 +178,9 @@ func (d *delta) add(changes []policy.Change) bool {
 	for _, ch := range changes {
 		old, _ := ch.Old.(*policy.Endpoint)
 		if now, _ := ch.New.(*policy.Endpoint); old != nil && now != nil {
+			if d.relabelled == nil {
+				d.relabelled = make([]relabelled, 0, len(changes))
+			}
 			d.relabelled = append(d.relabelled, relabelled{old, now})
 			continue
 		}
@@ -283,11 +287,9 @@ func (c *Compiler) addAccount(a *policy.ServiceAccount) {
 // update follows changes. What goes away goes before what comes, so that an
 // object that is in both places moves.
 func (c *Compiler) update(d *delta) {
-	for _, r := range d.relabelled {
-		if !c.relabel(r) {
-			d.pods.old, d.pods.now = append(d.pods.old, r.old), append(d.pods.now, r.now)
-		}
-	}
+	c.relabel(d.relabelled, func(r relabelled) {
+		d.pods.old, d.pods.now = append(d.pods.old, r.old), append(d.pods.now, r.now)
+	})
 	c.addHeirs(d)
 	for _, e := range d.pods.old {
 		c.removePod(e)

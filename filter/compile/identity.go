@@ -15,6 +15,14 @@ import (
 // identity is what policy can tell about an object that has addresses. Objects
 // of one identity are one to every selector.
 type identity struct {
+	// What following a relabelled pod reads comes first, and so side by side.
+	objects int       // that have it
+	next    *identity // that the last pod which was relabelled went to; nil once nothing has it
+	classes []*class  // that it is in
+	// shapes are its keys in people.shapes, the newest last.
+	shapes [maxShapes]shape
+	shaped int // how many there are
+
 	atom      atom
 	key       string
 	labels    selector.Map // effective, spec section 3
@@ -23,11 +31,8 @@ type identity struct {
 	// open is set for a pod whose namespace is known, so that its profile allows
 	// what no tier decides.
 	open    bool
-	objects int                       // that have it
-	hosted  map[*policy.Endpoint]bool // of these, pods of this node; only they need programs
+	hosted  map[*policy.Endpoint]bool // of its objects, pods of this node; only they need programs
 	derived []string                  // its keys in people.derived
-	shapes  []shape                   // its keys in people.shapes
-	classes []*class                  // that it is in
 	plan    *endpointPlan
 }
 
@@ -210,9 +215,8 @@ func (c *Compiler) release(id *identity) {
 		return
 	}
 	c.garbage++
-	for _, s := range id.shapes {
-		delete(c.shapes, s)
-	}
+	id.next = nil
+	c.forgetShapes(id)
 	delete(c.interned, id.key)
 	delete(c.identityOf, id.atom)
 	removeFrom(c.identitiesIn, id.namespace, id)
@@ -243,23 +247,39 @@ func (c *Compiler) identityOfPod(ep *policy.Endpoint) *identity {
 		c.derived[ep.Namespace][k] = id
 		id.derived = append(id.derived, k)
 	}
-	if len(id.shapes) == maxShapes {
+	if id.shaped == maxShapes {
 		delete(c.shapes, id.shapes[0])
-		id.shapes = slices.Delete(id.shapes, 0, 1)
+		copy(id.shapes[:], id.shapes[1:])
+		id.shaped--
 	}
 	c.shapes[at] = id
-	id.shapes = append(id.shapes, at)
+	id.shapes[id.shaped] = at
+	id.shaped++
 	return id
+}
+
+// has tells whether pods of a shape are of this identity, as far as is remembered.
+func (id *identity) has(s *shape) bool {
+	for i := range id.shaped {
+		if id.shapes[i] == *s {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *people) forgetShapes(id *identity) {
+	for i := range id.shaped {
+		delete(p.shapes, id.shapes[i])
+	}
+	id.shapes, id.shaped = [maxShapes]shape{}, 0
 }
 
 // forgetDerived is called before what pods of a namespace inherit changes.
 func (c *Compiler) forgetDerived(namespace string) {
 	delete(c.derived, namespace)
 	for id := range c.identitiesIn[namespace] {
-		for _, s := range id.shapes {
-			delete(c.shapes, s)
-		}
-		id.shapes = nil
+		c.forgetShapes(id)
 	}
 }
 
