@@ -20,11 +20,17 @@ type Routes struct {
 	Nets   Addrs // in its other prefixes and no single address
 }
 
-// Addrs are addresses of one family as numbers: a quarter of the memory, and the
-// caches are for the tables. One of the slices is empty.
+// Addrs are addresses of one family, in a sixth or two thirds of the memory of a
+// netip.Addr: the caches are for the tables. One of the slices is empty.
+//
+// A number that is 0 to everybody but the processor lets a loop make each look-up wait
+// for the last: an IPv4 address xor it, or the IPv6 address at an index plus it, as
+// octets that lie in memory, as in a packet. To store an address that was computed and
+// load its octets together would have each look-up wait until every instruction before
+// it has retired, whether or not its result hangs on them.
 type Addrs struct {
 	V4 []uint32
-	V6 [][2]uint64
+	V6 [][16]byte
 }
 
 func (a *Addrs) add(addr netip.Addr) {
@@ -32,8 +38,7 @@ func (a *Addrs) add(addr netip.Addr) {
 		a.V4 = append(a.V4, number(addr))
 		return
 	}
-	b := addr.As16()
-	a.V6 = append(a.V6, [2]uint64{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])})
+	a.V6 = append(a.V6, addr.As16())
 }
 
 // All gives them as they were.
@@ -44,8 +49,8 @@ func (a *Addrs) All() iter.Seq[netip.Addr] {
 				return
 			}
 		}
-		for _, n := range a.V6 {
-			if !yield(Addr6(n, 0)) {
+		for _, b := range a.V6 {
+			if !yield(netip.AddrFrom16(b)) {
 				return
 			}
 		}
@@ -62,15 +67,6 @@ func (a *Addrs) First() netip.Addr {
 
 // Len is their number.
 func (a *Addrs) Len() int { return len(a.V4) + len(a.V6) }
-
-// Addr6 gives an IPv6 address from its number. zero is 0 to everybody but the
-// processor: it lets a loop make each look-up wait for the last.
-func Addr6(n [2]uint64, zero uint32) netip.Addr {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], n[0]^uint64(zero))
-	binary.BigEndian.PutUint64(b[8:], n[1])
-	return netip.AddrFrom16(b)
-}
 
 // NewRoutes puts pods into blocks of 100 per node, in 10.0.0.0/8 with a /24 per
 // node or in 2001:db8::/32 with a /64 per node, and prefixes of usual lengths
@@ -117,7 +113,10 @@ func NewRoutes(six bool, pods, nets int) *Routes {
 
 func address(six bool, v4 uint32, hi, lo uint64) netip.Addr {
 	if six {
-		return Addr6([2]uint64{hi, lo}, 0)
+		var b [16]byte
+		binary.BigEndian.PutUint64(b[:8], hi)
+		binary.BigEndian.PutUint64(b[8:], lo)
+		return netip.AddrFrom16(b)
 	}
 	return Addr4(v4)
 }

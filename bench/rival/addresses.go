@@ -38,8 +38,8 @@ var Tables = []Addresses{
 			for _, n := range addrs.V4 {
 				v = t.Lookup(gen.Addr4(n ^ v>>30))
 			}
-			for _, n := range addrs.V6 {
-				v = t.Lookup(gen.Addr6(n, v>>30))
+			for i := range addrs.V6 {
+				v = t.Lookup(netip.AddrFrom16(addrs.V6[i+int(v>>30)]))
 			}
 			return v
 		}}
@@ -50,8 +50,8 @@ var Tables = []Addresses{
 			for _, n := range addrs.V4 {
 				v, _ = t.Lookup(gen.Addr4(n ^ v>>30))
 			}
-			for _, n := range addrs.V6 {
-				v, _ = t.Lookup(gen.Addr6(n, v>>30))
+			for i := range addrs.V6 {
+				v, _ = t.Lookup(netip.AddrFrom16(addrs.V6[i+int(v>>30)]))
 			}
 			return v
 		}}
@@ -65,8 +65,8 @@ var Tables = []Addresses{
 			for _, n := range addrs.V4 {
 				v, _ = t.Lookup(gen.Addr4(n ^ v>>30))
 			}
-			for _, n := range addrs.V6 {
-				v, _ = t.Lookup(gen.Addr6(n, v>>30))
+			for i := range addrs.V6 {
+				v, _ = t.Lookup(netip.AddrFrom16(addrs.V6[i+int(v>>30)]))
 			}
 			return v
 		}}
@@ -82,8 +82,8 @@ var Tables = []Addresses{
 			for _, n := range addrs.V4 {
 				v = m[gen.Addr4(n^v>>30)]
 			}
-			for _, n := range addrs.V6 {
-				v = m[gen.Addr6(n, v>>30)]
+			for i := range addrs.V6 {
+				v = m[netip.AddrFrom16(addrs.V6[i+int(v>>30)])]
 			}
 			return v
 		}}
@@ -97,8 +97,8 @@ var Tables = []Addresses{
 			for _, n := range addrs.V4 {
 				v = t.lookup(gen.Addr4(n ^ v>>30))
 			}
-			for _, n := range addrs.V6 {
-				v = t.lookup(gen.Addr6(n, v>>30))
+			for i := range addrs.V6 {
+				v = t.lookup(netip.AddrFrom16(addrs.V6[i+int(v>>30)]))
 			}
 			return v
 		}}
