@@ -84,6 +84,7 @@ type class struct {
 	slices     []*slice
 	terms      []*term
 	key        string
+	made       uint64 // number of the commit that made it and knew all terms; 0 of another
 }
 
 // book has every prefix that something has.
@@ -104,38 +105,36 @@ type book struct {
 	narrowed []netip.Addr
 	clash    map[*address]bool // claimed by two pods
 
-	lastAtom   atom
-	identityOf map[atom]*identity
-	netOf      map[atom]*net
-	sliceOf    map[atom]*slice
-	classes    map[string]*class
-	changed    []*class // dirty ones
-	unused     []*class // had no prefix when they were noted here
-	fresh      map[*class]bool
-	scratch    []atom
-	key        []byte
+	// byAtom has the *identity, *net or *slice of each atom; nil of one that is no more.
+	byAtom  []any
+	classes map[string]*class
+	changed []*class // dirty ones
+	unused  []*class // had no prefix when they were noted here
+	commits uint64
+	scratch []atom
+	key     []byte
 }
 
 func newBook() book {
 	// Class 0, of addresses that nothing covers, is always there.
 	none := &class{prefixes: 1}
 	return book{
-		none:       none,
-		wide:       make(map[netip.Prefix]*address),
-		numbered:   make([]*address, 1),
-		pages:      make(map[netip.Prefix][]*address),
-		clash:      make(map[*address]bool),
-		identityOf: make(map[atom]*identity),
-		netOf:      make(map[atom]*net),
-		sliceOf:    make(map[atom]*slice),
-		classes:    map[string]*class{none.key: none},
-		fresh:      make(map[*class]bool),
+		commits:  1,
+		none:     none,
+		wide:     make(map[netip.Prefix]*address),
+		numbered: make([]*address, 1),
+		pages:    make(map[netip.Prefix][]*address),
+		clash:    make(map[*address]bool),
+		byAtom:   make([]any, 1),
+		classes:  map[string]*class{none.key: none},
 	}
 }
 
-func (b *book) newAtom() atom {
-	b.lastAtom++
-	return b.lastAtom
+// newAtom gives the atom of an identity, net or slice; enter and leaveBook say when there
+// is one for a slice.
+func (b *book) newAtom(of any) atom {
+	b.byAtom = append(b.byAtom, of)
+	return atom(len(b.byAtom) - 1)
 }
 
 // addAddress notes an address of an object's field.

@@ -163,28 +163,29 @@ func (b *book) cover(p netip.Prefix) *class {
 }
 
 func (c *Compiler) newClass(key string, atoms []atom) *class {
-	cl := &class{key: key, dirty: true}
+	cl := &class{key: key, dirty: true, made: c.commits}
 	for _, n := range atoms {
 		switch {
 		case n == atomHosted:
 			cl.hosted = true
 		case n == atomConflict:
 			cl.conflict = true
-		case c.identityOf[n] != nil:
-			id := c.identityOf[n]
-			cl.identities = append(cl.identities, id)
-			id.classes = append(id.classes, cl)
-		case c.netOf[n] != nil:
-			cl.nets = append(cl.nets, c.netOf[n])
-		case c.sliceOf[n] != nil:
-			cl.slices = append(cl.slices, c.sliceOf[n])
+		default:
+			switch of := c.byAtom[n].(type) {
+			case *identity:
+				cl.identities = append(cl.identities, of)
+				of.classes = append(of.classes, cl)
+			case *net:
+				cl.nets = append(cl.nets, of)
+			case *slice:
+				cl.slices = append(cl.slices, of)
+			}
 		}
 	}
 	cl.terms = c.termsOf(cl)
 	cl.id = c.out.AddClass(c.describe(cl))
 	cl.dirty = false
 	c.classes[key] = cl
-	c.fresh[cl] = true
 	return cl
 }
 
@@ -239,7 +240,7 @@ func (c *Compiler) describeClasses() {
 		c.out.RemoveClass(cl.id)
 	}
 	c.unused = c.unused[:0]
-	clear(c.fresh)
+	c.commits++
 }
 
 // name tells the Builder whose address it is: of two that claim it a hosted one,

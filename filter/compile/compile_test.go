@@ -181,7 +181,7 @@ func TestIdentity(t *testing.T) {
 	s.Profiles = []*policy.Profile{{Name: "prof", LabelsToApply: map[string]string{"app": "loses", "given": "yes", "pcsa.role": "forged"}}}
 	c := New(Options{})
 	c.rebuild(s)
-	identities := slices.SortedFunc(maps.Values(c.identityOf), func(a, b *identity) int { return stdcmp.Compare(a.atom, b.atom) })
+	identities := slices.SortedFunc(maps.Values(c.interned), func(a, b *identity) int { return stdcmp.Compare(a.atom, b.atom) })
 	want := []selector.Map{
 		{"app": "x", namespaceLabel: "prod", orchestratorLabel: "k8s", serviceAccountLabel: "gone", "pcns.env": "prod", "pcns." + nameLabel: "prod"},
 		{"app": "x", namespaceLabel: "prod", orchestratorLabel: "k8s", serviceAccountLabel: "web", "pcns.env": "prod", "pcns." + nameLabel: "prod",

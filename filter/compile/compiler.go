@@ -347,12 +347,12 @@ func (c *Compiler) addHeirs(d *delta) {
 	}
 	for key := range accounts {
 		againPods(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
-		c.forgetDerived(key.namespace)
+		c.forgetIdentities(key.namespace, func(id *identity) bool { return id.labels[serviceAccountLabel] == key.name })
 	}
 	for name := range touched {
 		againPods(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })
 		again(&d.sets, maps.Keys(c.setsIn[name]))
-		c.forgetDerived(name)
+		c.forgetIdentities(name, func(*identity) bool { return true })
 	}
 }
 

@@ -388,11 +388,21 @@ func TestChurnGivesBack(t *testing.T) {
 // held counts everything that has users.
 func (c *Compiler) held() map[string]int {
 	return map[string]int{
-		"pods": c.pods, "pods by namespace": len(c.podsIn), "sets": len(c.sets), "identities": len(c.interned), "by namespace": len(c.identitiesIn), "by atom": len(c.identityOf),
-		"addresses": c.single.Len(), "wide": len(c.wide), "pages": len(c.pages), "clashes": len(c.clash), "classes": len(c.classes), "nets": len(c.nets), "nets by atom": len(c.netOf),
-		"slices": len(c.sliceOf), "terms": len(c.byKey), "labels": len(c.byLabel), "others": len(c.others), "services": len(c.services), "named": len(c.named), "names": len(c.byName),
+		"pods": c.pods, "pods by namespace": len(c.podsIn), "sets": len(c.sets), "identities": len(c.interned), "by namespace": len(c.identitiesIn), "by atom": live(c.byAtom), "stale": len(c.interned) - len(slices.Concat(slices.Collect(maps.Values(c.identitiesIn))...)),
+		"addresses": c.single.Len(), "wide": len(c.wide), "pages": len(c.pages), "clashes": len(c.clash), "classes": len(c.classes), "nets": len(c.nets),
+		"terms": len(c.byKey), "labels": len(c.byLabel), "others": len(c.others), "services": len(c.services), "named": len(c.named), "names": len(c.byName),
 		"policies": len(c.policies), "policies by namespace": len(c.policiesIn), "by label": len(c.labelled), "global": len(c.global), "hosted": len(c.hosted),
 		"segments": len(c.segments), "lists": len(c.lists), "left": len(c.left) + len(c.freed) + len(c.replan) + len(c.dirty) + len(c.was) + len(c.changed) + len(c.unused),
-		"derived": len(c.derived), "notes": len(c.notes),
+		"shapes": len(c.shapes), "notes": len(c.notes),
 	}
+}
+
+// live counts what atoms stand for.
+func live(byAtom []any) (n int) {
+	for _, of := range byAtom {
+		if of != nil {
+			n++
+		}
+	}
+	return n
 }

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -32,8 +33,9 @@ type identity struct {
 	// what no tier decides.
 	open    bool
 	hosted  map[*policy.Endpoint]bool // of its objects, pods of this node; only they need programs
-	derived []string                  // its keys in people.derived
 	plan    *endpointPlan
+	place   int  // in identitiesIn
+	stale   bool // what it inherits changes, so that it is not in interned
 }
 
 // people has the objects with labels, and their identities.
@@ -45,12 +47,11 @@ type people struct {
 	nowhere  map[*policy.Endpoint]*pod
 	sets     map[*policy.NetworkSet]*identity
 	setsIn   map[string]map[*policy.NetworkSet]bool
+	// interned has the identities by their keys: those of pods by what their labels
+	// derive from, until what they inherit changes, and others by their labels.
 	interned map[string]*identity
 	// identitiesIn has them by namespace.
-	identitiesIn map[string]map[*identity]bool
-	// derived has the identities of pods by namespace and by what their labels
-	// derive from, until what they inherit changes.
-	derived map[string]map[string]*identity
+	identitiesIn map[string][]*identity
 	shapes  map[shape]*identity // has some of these identities, for pods that share memory
 	podKey  podKey
 }
@@ -69,8 +70,7 @@ func newPeople() people {
 		sets:         make(map[*policy.NetworkSet]*identity),
 		setsIn:       make(map[string]map[*policy.NetworkSet]bool),
 		interned:     make(map[string]*identity),
-		identitiesIn: make(map[string]map[*identity]bool),
-		derived:      make(map[string]map[string]*identity),
+		identitiesIn: make(map[string][]*identity),
 		shapes:       make(map[shape]*identity),
 	}
 }
@@ -195,17 +195,23 @@ func removeFrom[T any](m map[string]map[*T]bool, namespace string, o *T) {
 	}
 }
 
-// intern gives the identity with these labels and ports. The caller counts itself
-// among its objects.
+// intern gives the identity of objects that are no pods, with these labels and ports. The
+// caller counts itself among its objects.
 func (c *Compiler) intern(labels selector.Map, ports []policy.NamedPort) *identity {
-	key := string(appendPorts(appendLabels(nil, labels, nil), ports))
-	id := c.interned[key]
-	if id == nil {
-		id = &identity{atom: c.newAtom(), key: key, labels: labels, ports: ports, namespace: labels[namespaceLabel]}
-		c.interned[key] = id
-		c.identityOf[id.atom] = id
-		addTo(c.identitiesIn, id.namespace, id)
+	key := string(appendPorts(appendLabels([]byte{keyOfOthers}, labels), ports))
+	if id := c.interned[key]; id != nil {
+		return id
 	}
+	return c.newIdentity(key, labels, ports)
+}
+
+func (c *Compiler) newIdentity(key string, labels selector.Map, ports []policy.NamedPort) *identity {
+	id := &identity{key: key, labels: labels, ports: ports, namespace: labels[namespaceLabel]}
+	id.atom = c.newAtom(id)
+	c.interned[key] = id
+	of := c.identitiesIn[id.namespace]
+	id.place = len(of)
+	c.identitiesIn[id.namespace] = append(of, id)
 	return id
 }
 
@@ -216,16 +222,14 @@ func (c *Compiler) release(id *identity) {
 	}
 	c.garbage++
 	id.next = nil
-	c.forgetShapes(id)
-	delete(c.interned, id.key)
-	delete(c.identityOf, id.atom)
-	removeFrom(c.identitiesIn, id.namespace, id)
-	for _, k := range id.derived {
-		if of := c.derived[id.namespace]; of[k] == id {
-			if delete(of, k); len(of) == 0 {
-				delete(c.derived, id.namespace)
-			}
-		}
+	c.forgetIdentity(id)
+	c.byAtom[id.atom] = nil
+	of := c.identitiesIn[id.namespace]
+	last := of[len(of)-1]
+	of[id.place], last.place = last, id.place
+	of[len(of)-1] = nil
+	if c.identitiesIn[id.namespace] = of[:len(of)-1]; len(of) == 1 {
+		delete(c.identitiesIn, id.namespace)
 	}
 }
 
@@ -236,16 +240,10 @@ func (c *Compiler) identityOfPod(ep *policy.Endpoint) *identity {
 		return id
 	}
 	key := c.podKey.of(ep)
-	id := c.derived[ep.Namespace][string(key)]
+	id := c.interned[string(key)]
 	if id == nil {
-		id = c.intern(c.podLabels(ep), ep.Ports)
+		id = c.newIdentity(string(key), c.podLabels(ep), ep.Ports)
 		id.open = c.namespaces[ep.Namespace] != nil
-		if c.derived[ep.Namespace] == nil {
-			c.derived[ep.Namespace] = make(map[string]*identity)
-		}
-		k := string(key)
-		c.derived[ep.Namespace][k] = id
-		id.derived = append(id.derived, k)
 	}
 	if id.shaped == maxShapes {
 		delete(c.shapes, id.shapes[0])
@@ -268,18 +266,25 @@ func (id *identity) has(s *shape) bool {
 	return false
 }
 
-func (p *people) forgetShapes(id *identity) {
+// forgetIdentity sees to it that no other pod is given the identity.
+func (p *people) forgetIdentity(id *identity) {
 	for i := range id.shaped {
 		delete(p.shapes, id.shapes[i])
 	}
 	id.shapes, id.shaped = [maxShapes]shape{}, 0
+	if !id.stale {
+		id.stale = true
+		delete(p.interned, id.key)
+	}
 }
 
-// forgetDerived is called before what pods of a namespace inherit changes.
-func (c *Compiler) forgetDerived(namespace string) {
-	delete(c.derived, namespace)
-	for id := range c.identitiesIn[namespace] {
-		c.forgetShapes(id)
+// forgetIdentities is called before what pods of a namespace inherit changes, for the
+// identities that which tells: their pods will be put back as pods of others.
+func (p *people) forgetIdentities(namespace string, which func(*identity) bool) {
+	for _, id := range p.identitiesIn[namespace] {
+		if id.key[0] == keyOfPods && which(id) {
+			p.forgetIdentity(id)
+		}
 	}
 }
 
@@ -313,13 +318,12 @@ func shapeOf(ep *policy.Endpoint) shape {
 func (s *state) podLabels(ep *policy.Endpoint) selector.Map {
 	labels := make(selector.Map, len(ep.Labels)+8)
 	for k, v := range ep.Labels {
-		if !inherited(k) {
+		if own(k) {
 			labels[k] = v
 		}
 	}
 	labels[namespaceLabel] = ep.Namespace
 	labels[orchestratorLabel] = "k8s"
-	delete(labels, serviceAccountLabel)
 	if ep.ServiceAccount != "" {
 		labels[serviceAccountLabel] = ep.ServiceAccount
 	}
@@ -382,6 +386,11 @@ func inherit(labels selector.Map, label, value string) {
 	}
 }
 
+// own tells whether a pod's own label of that name counts (spec section 3.2).
+func own(label string) bool {
+	return !inherited(label) && label != namespaceLabel && label != orchestratorLabel && label != serviceAccountLabel
+}
+
 // inherited tells whether only a namespace or service account may give the label.
 func inherited(label string) bool {
 	return strings.HasPrefix(label, namespacePrefix) || strings.HasPrefix(label, accountPrefix)
@@ -399,7 +408,14 @@ func unreserved(labels map[string]string) selector.Map {
 	return out
 }
 
-// podKey is scratch for the key of what a pod's identity derives from.
+// The first bytes of identities' keys.
+const (
+	keyOfOthers = iota
+	keyOfPods
+)
+
+// podKey is scratch for the key of what a pod's identity derives from, while what it
+// inherits stays: pods of one key have the same effective labels, and pods of two do not.
 type podKey struct {
 	key   []byte
 	names []string
@@ -408,25 +424,28 @@ type podKey struct {
 // of gives the key, valid until the next call.
 func (k *podKey) of(ep *policy.Endpoint) []byte {
 	k.names = k.names[:0]
-	k.key = appendString(k.key[:0], ep.Namespace)
+	for name := range ep.Labels {
+		if own(name) {
+			k.names = append(k.names, name)
+		}
+	}
+	k.key = appendString(append(k.key[:0], keyOfPods), ep.Namespace)
 	k.key = appendString(k.key, ep.ServiceAccount)
-	k.key = appendLabels(k.key, ep.Labels, &k.names)
+	k.key = appendNamed(k.key, ep.Labels, k.names)
 	k.key = appendPorts(k.key, ep.Ports)
 	return k.key
 }
 
-// appendLabels appends labels unambiguously and in sorted order; names is
-// optional scratch.
-func appendLabels(b []byte, labels map[string]string, names *[]string) []byte {
-	if names == nil {
-		names = new([]string)
-	}
-	for k := range labels {
-		*names = append(*names, k)
-	}
-	slices.Sort(*names)
-	b = binary.AppendUvarint(b, uint64(len(labels)))
-	for _, k := range *names {
+// appendLabels appends labels unambiguously and in sorted order.
+func appendLabels(b []byte, labels map[string]string) []byte {
+	return appendNamed(b, labels, slices.Collect(maps.Keys(labels)))
+}
+
+// appendNamed appends the labels of these names, which it sorts.
+func appendNamed(b []byte, labels map[string]string, names []string) []byte {
+	slices.Sort(names)
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, k := range names {
 		b = appendString(appendString(b, k), labels[k])
 	}
 	return b

@@ -2,6 +2,8 @@ package compile
 
 import (
 	"encoding/binary"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/postern-project/postern/filter"
@@ -147,13 +149,12 @@ func (c *Compiler) indexPolicy(r *rankedPolicy, f func(*[]*rankedPolicy)) {
 }
 
 // candidates yields the hosted identities a policy may apply to.
-func (c *Compiler) candidates(r *rankedPolicy) func(func(*identity) bool) {
-	among := c.hosted
-	if r.Namespace != "" {
-		among = c.identitiesIn[r.Namespace]
+func (c *Compiler) candidates(r *rankedPolicy) iter.Seq[*identity] {
+	if r.Namespace == "" {
+		return maps.Keys(c.hosted)
 	}
 	return func(yield func(*identity) bool) {
-		for id := range among {
+		for _, id := range c.identitiesIn[r.Namespace] {
 			if id.plan != nil && !yield(id) {
 				return
 			}

@@ -209,7 +209,7 @@ func (c *Compiler) newClassLike(of *class, id *identity) *class {
 	}
 	atoms = c.sorted(atoms)
 	cl := c.newClass(string(c.key), atoms)
-	delete(c.fresh, cl) // the terms of this commit are yet to come
+	cl.made = 0 // the terms of this commit are yet to come
 	return cl
 }
 

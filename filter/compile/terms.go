@@ -228,7 +228,7 @@ func (c *Compiler) dropTerm(t *term) {
 	for _, n := range slices.Concat(t.nets, t.notNets) {
 		if n.users--; n.users == 0 {
 			delete(c.nets, n.prefix)
-			delete(c.netOf, n.atom)
+			c.byAtom[n.atom] = nil
 			c.disown(n.prefix, n)
 		}
 	}
@@ -284,9 +284,8 @@ func (c *Compiler) useNets(prefixes []netip.Prefix) (out []*net) {
 		if known := c.nets[n.prefix]; known != nil {
 			n = known
 		} else if n.prefix.IsValid() && !n.prefix.Addr().Is4In6() {
-			n.atom = c.newAtom()
+			n.atom = c.newAtom(n)
 			c.nets[n.prefix] = n
-			c.netOf[n.atom] = n
 			c.own(n.prefix, owner{of: n, atom: n.atom})
 		} // else it stands for itself and no address is in it
 		n.users++
@@ -336,7 +335,7 @@ func (c *Compiler) addSlice(e *policy.EndpointSlice) {
 	if s.slices[e] != nil {
 		return
 	}
-	sl := &slice{EndpointSlice: e, service: s, atom: c.newAtom()}
+	sl := &slice{EndpointSlice: e, service: s, atom: c.newAtom(nil)}
 	s.slices[e] = sl
 	if s.users > 0 {
 		c.enter(sl)
@@ -356,14 +355,14 @@ func (c *Compiler) removeSlice(e *policy.EndpointSlice) {
 }
 
 func (c *Compiler) enter(sl *slice) {
-	c.sliceOf[sl.atom] = sl
+	c.byAtom[sl.atom] = sl
 	for _, a := range sl.Addrs {
 		c.addAddress(sl, sliceKey(sl.EndpointSlice), "endpoints", a, owner{of: sl, atom: sl.atom})
 	}
 }
 
 func (c *Compiler) leaveBook(sl *slice) {
-	delete(c.sliceOf, sl.atom)
+	c.byAtom[sl.atom] = nil
 	delete(c.notes, any(sl))
 	for _, a := range sl.Addrs {
 		if plain(a) {
@@ -436,7 +435,7 @@ func (c *Compiler) spreadTerms() {
 			continue
 		}
 		if t.namespace != "" && len(t.nets) == 0 {
-			for id := range c.identitiesIn[t.namespace] {
+			for _, id := range c.identitiesIn[t.namespace] {
 				for _, cl := range id.classes {
 					c.spread(t, cl)
 				}
@@ -475,7 +474,7 @@ func (c *Compiler) spreadTerms() {
 }
 
 func (c *Compiler) spread(t *term, cl *class) {
-	if !c.fresh[cl] && t.holds(cl) && !slices.Contains(cl.terms, t) {
+	if cl.made != c.commits && t.holds(cl) && !slices.Contains(cl.terms, t) {
 		cl.terms = append(cl.terms, t)
 		c.change(cl)
 	}
