@@ -195,7 +195,7 @@ func TestIdentity(t *testing.T) {
 		if i >= len(want) || i >= len(identities) {
 			t.Fatalf("%d identities, want %d", len(identities), len(want))
 		}
-		if diff := cmp.Diff(want[i], identities[i].labels); diff != "" {
+		if diff := cmp.Diff(want[i], identities[i].labelMap()); diff != "" {
 			t.Errorf("identity %d (-want +got):\n%s", i, diff)
 		}
 	}
@@ -513,4 +513,16 @@ func TestAnnotations(t *testing.T) {
 		}
 	}
 	t.Error("the rule is not there")
+}
+
+// labelMap gives the labels as the tests state them; nil if one is there twice.
+func (id *identity) labelMap() selector.Map {
+	m := make(selector.Map)
+	for _, l := range id.labels {
+		if _, twice := m[l.name]; twice {
+			return nil
+		}
+		m[l.name] = l.value
+	}
+	return m
 }

@@ -34,8 +34,8 @@ type state struct {
 	notes map[any][]policy.Problem // by object
 	fixed []policy.Problem         // of tiers and hosts, which no change below touches
 
-	namespaces      map[string]*policy.Namespace
-	serviceAccounts map[accountKey]*policy.ServiceAccount
+	namespaces      map[string][]label     // what pods and sets in them inherit; never nil
+	serviceAccounts map[accountKey][]label // the same of their pods
 	profiles        map[string]*policy.Profile
 
 	book
@@ -58,8 +58,8 @@ func newState() *state {
 	return &state{
 		out:             filter.NewBuilder(),
 		notes:           make(map[any][]policy.Problem),
-		namespaces:      make(map[string]*policy.Namespace),
-		serviceAccounts: make(map[accountKey]*policy.ServiceAccount),
+		namespaces:      make(map[string][]label),
+		serviceAccounts: make(map[accountKey][]label),
 		profiles:        make(map[string]*policy.Profile),
 		book:            newBook(),
 		people:          newPeople(),
@@ -275,12 +275,12 @@ func (c *Compiler) expect(s *policy.Snapshot) {
 // addNamespace and addAccount enter what pods inherit labels from; certificates
 // name them too.
 func (c *Compiler) addNamespace(n *policy.Namespace) {
-	c.namespaces[n.Name] = n
+	c.namespaces[n.Name] = inheritance(namespacePrefix, n.Name, n.Labels)
 	c.out.SetNamespace(n.Name, n.Labels)
 }
 
 func (c *Compiler) addAccount(a *policy.ServiceAccount) {
-	c.serviceAccounts[accountKey{a.Namespace, a.Name}] = a
+	c.serviceAccounts[accountKey{a.Namespace, a.Name}] = inheritance(accountPrefix, a.Name, a.Labels)
 	c.out.SetAccount(a.Namespace, a.Name, a.Labels)
 }
 
@@ -347,7 +347,10 @@ func (c *Compiler) addHeirs(d *delta) {
 	}
 	for key := range accounts {
 		againPods(&d.pods, c.podsIn[key.namespace], func(e *policy.Endpoint) bool { return e.ServiceAccount == key.name })
-		c.forgetIdentities(key.namespace, func(id *identity) bool { return id.labels[serviceAccountLabel] == key.name })
+		c.forgetIdentities(key.namespace, func(id *identity) bool {
+			account, _ := id.Get(serviceAccountLabel)
+			return account == key.name
+		})
 	}
 	for name := range touched {
 		againPods(&d.pods, c.podsIn[name], func(*policy.Endpoint) bool { return true })

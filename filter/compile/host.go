@@ -43,13 +43,14 @@ type hostPlan struct {
 // addHosts enters all host endpoints, hosted here or not.
 func (c *Compiler) addHosts(hosts []*policy.HostEndpoint) {
 	for _, h := range hosts {
-		id := c.intern(c.hostLabels(h), h.Ports)
+		labels := c.hostLabels(h)
+		id := c.intern(labels, h.Ports)
 		id.objects++
 		for _, a := range h.ExpectedIPs {
 			c.addAddress(h, policy.Key{Kind: policy.HostEndpointKind, Name: h.Name}, "spec.expectedIPs", a, owner{of: h, atom: id.atom})
 		}
 		if c.hostedOn(h.Node) {
-			c.hosts = append(c.hosts, &hostPlan{HostEndpoint: h, labels: id.labels})
+			c.hosts = append(c.hosts, &hostPlan{HostEndpoint: h, labels: labels})
 			c.staleHosts = true
 		}
 	}

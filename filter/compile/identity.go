@@ -26,16 +26,16 @@ type identity struct {
 
 	atom      atom
 	key       string
-	labels    selector.Map // effective, spec section 3
+	labels    []label // effective, spec section 3; each name once
 	ports     []policy.NamedPort
 	namespace string // empty for what has none
 	// open is set for a pod whose namespace is known, so that its profile allows
 	// what no tier decides.
-	open    bool
-	hosted  map[*policy.Endpoint]bool // of its objects, pods of this node; only they need programs
-	plan    *endpointPlan
-	place   int  // in identitiesIn
-	stale   bool // what it inherits changes, so that it is not in interned
+	open   bool
+	hosted map[*policy.Endpoint]bool // of its objects, pods of this node; only they need programs
+	plan   *endpointPlan
+	place  int  // in identitiesIn
+	stale  bool // what it inherits changes, so that it is not in interned
 }
 
 // people has the objects with labels, and their identities.
@@ -43,17 +43,17 @@ type people struct {
 	pods int // in podsIn
 	// podsIn has the pods by namespace. An object's pod is found by its addresses, and
 	// by the object if it has none that packets carry.
-	podsIn   map[string][]*pod
-	nowhere  map[*policy.Endpoint]*pod
-	sets     map[*policy.NetworkSet]*identity
-	setsIn   map[string]map[*policy.NetworkSet]bool
+	podsIn  map[string][]*pod
+	nowhere map[*policy.Endpoint]*pod
+	sets    map[*policy.NetworkSet]*identity
+	setsIn  map[string]map[*policy.NetworkSet]bool
 	// interned has the identities by their keys: those of pods by what their labels
 	// derive from, until what they inherit changes, and others by their labels.
 	interned map[string]*identity
 	// identitiesIn has them by namespace.
 	identitiesIn map[string][]*identity
-	shapes  map[shape]*identity // has some of these identities, for pods that share memory
-	podKey  podKey
+	shapes       map[shape]*identity // has some of these identities, for pods that share memory
+	podKey       podKey
 }
 
 type pod struct {
@@ -202,11 +202,15 @@ func (c *Compiler) intern(labels selector.Map, ports []policy.NamedPort) *identi
 	if id := c.interned[key]; id != nil {
 		return id
 	}
-	return c.newIdentity(key, labels, ports)
+	var list []label
+	for k, v := range labels {
+		list = append(list, label{k, v})
+	}
+	return c.newIdentity(key, labels[namespaceLabel], list, ports)
 }
 
-func (c *Compiler) newIdentity(key string, labels selector.Map, ports []policy.NamedPort) *identity {
-	id := &identity{key: key, labels: labels, ports: ports, namespace: labels[namespaceLabel]}
+func (c *Compiler) newIdentity(key, namespace string, labels []label, ports []policy.NamedPort) *identity {
+	id := &identity{key: key, labels: labels, ports: ports, namespace: namespace}
 	id.atom = c.newAtom(id)
 	c.interned[key] = id
 	of := c.identitiesIn[id.namespace]
@@ -242,7 +246,7 @@ func (c *Compiler) identityOfPod(ep *policy.Endpoint) *identity {
 	key := c.podKey.of(ep)
 	id := c.interned[string(key)]
 	if id == nil {
-		id = c.newIdentity(string(key), c.podLabels(ep), ep.Ports)
+		id = c.newIdentity(string(key), ep.Namespace, c.podLabels(ep, c.podKey.names), ep.Ports)
 		id.open = c.namespaces[ep.Namespace] != nil
 	}
 	if id.shaped == maxShapes {
@@ -254,6 +258,16 @@ func (c *Compiler) identityOfPod(ep *policy.Endpoint) *identity {
 	id.shapes[id.shaped] = at
 	id.shaped++
 	return id
+}
+
+// Get implements selector.Labels. A dozen labels are read faster than a map.
+func (id *identity) Get(name string) (value string, has bool) {
+	for i := range id.labels {
+		if l := &id.labels[i]; l.name == name {
+			return l.value, true
+		}
+	}
+	return "", false
 }
 
 // has tells whether pods of a shape are of this identity, as far as is remembered.
@@ -314,22 +328,19 @@ func shapeOf(ep *policy.Endpoint) shape {
 	}
 }
 
-// podLabels derives the effective labels of a pod (spec section 3.2).
-func (s *state) podLabels(ep *policy.Endpoint) selector.Map {
-	labels := make(selector.Map, len(ep.Labels)+8)
-	for k, v := range ep.Labels {
-		if own(k) {
-			labels[k] = v
-		}
+// podLabels derives the effective labels of a pod, of whose own these names count (spec
+// section 3.2). No name is given twice: what is inherited has prefixes.
+func (s *state) podLabels(ep *policy.Endpoint, names []string) []label {
+	namespace, account := s.namespaces[ep.Namespace], s.serviceAccounts[accountKey{ep.Namespace, ep.ServiceAccount}]
+	labels := make([]label, 0, len(names)+3+len(namespace)+len(account))
+	for _, name := range names {
+		labels = append(labels, label{name, ep.Labels[name]})
 	}
-	labels[namespaceLabel] = ep.Namespace
-	labels[orchestratorLabel] = "k8s"
+	labels = append(labels, label{namespaceLabel, ep.Namespace}, label{orchestratorLabel, "k8s"})
 	if ep.ServiceAccount != "" {
-		labels[serviceAccountLabel] = ep.ServiceAccount
+		labels = append(labels, label{serviceAccountLabel, ep.ServiceAccount})
 	}
-	s.inheritNamespace(labels, ep.Namespace)
-	s.inheritAccount(labels, accountKey{ep.Namespace, ep.ServiceAccount})
-	return labels
+	return append(append(labels, namespace...), account...)
 }
 
 // setLabels derives the effective labels of a network set (spec section 3.3).
@@ -337,7 +348,9 @@ func (s *state) setLabels(set *policy.NetworkSet) selector.Map {
 	labels := unreserved(set.Labels)
 	if set.Namespace != "" {
 		labels[namespaceLabel] = set.Namespace
-		s.inheritNamespace(labels, set.Namespace)
+		for _, l := range s.namespaces[set.Namespace] {
+			labels[l.name] = l.value
+		}
 	}
 	return labels
 }
@@ -357,26 +370,15 @@ func (s *state) hostLabels(h *policy.HostEndpoint) selector.Map {
 	return labels
 }
 
-func (s *state) inheritNamespace(labels selector.Map, name string) {
-	if ns := s.namespaces[name]; ns != nil {
-		for k, v := range ns.Labels {
-			if k != nameLabel {
-				inherit(labels, namespacePrefix+k, v)
-			}
+// inheritance gives the labels that a namespace or service account of that name passes on.
+func inheritance(prefix, name string, labels map[string]string) []label {
+	out := make([]label, 0, len(labels)+1)
+	for k, v := range labels {
+		if k != nameLabel {
+			out = append(out, label{prefix + k, v})
 		}
-		inherit(labels, namespacePrefix+nameLabel, name)
 	}
-}
-
-func (s *state) inheritAccount(labels selector.Map, key accountKey) {
-	if sa := s.serviceAccounts[key]; sa != nil {
-		for k, v := range sa.Labels {
-			if k != nameLabel {
-				inherit(labels, accountPrefix+k, v)
-			}
-		}
-		inherit(labels, accountPrefix+nameLabel, key.name)
-	}
+	return append(out, label{prefix + nameLabel, name})
 }
 
 // inherit sets a label that the object does not have yet.

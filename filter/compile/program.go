@@ -164,7 +164,7 @@ func (c *Compiler) candidates(r *rankedPolicy) iter.Seq[*identity] {
 
 // selects tells whether a policy applies to pods of an identity.
 func (p *rankedPolicy) selects(id *identity) bool {
-	return !p.DoNotTrack && !p.PreDNAT && p.sel.Matches(id.labels)
+	return !p.DoNotTrack && !p.PreDNAT && p.sel.Matches(id)
 }
 
 // planFor begins to plan for an identity that is hosted now.
@@ -184,8 +184,8 @@ func (c *Compiler) planFor(id *identity) {
 	for r := range c.policiesIn[id.namespace] {
 		ask(r)
 	}
-	for k, v := range id.labels {
-		for _, r := range c.labelled[label{k, v}] {
+	for _, l := range id.labels {
+		for _, r := range c.labelled[l] {
 			ask(r)
 		}
 	}

@@ -106,14 +106,14 @@ func newTerms() terms {
 // satisfies pos and not neg; without pos, none satisfies neg.
 func (p *predicate) holds(identities []*identity) bool {
 	if p.pos == nil {
-		return p.neg == nil || !slices.ContainsFunc(identities, func(id *identity) bool { return p.neg.Matches(id.labels) })
+		return p.neg == nil || !slices.ContainsFunc(identities, func(id *identity) bool { return p.neg.Matches(id) })
 	}
 	return slices.ContainsFunc(identities, p.lets)
 }
 
 // lets tells whether the selectors hold for one object.
 func (p *predicate) lets(id *identity) bool {
-	return p.pos.Matches(id.labels) && (p.neg == nil || !p.neg.Matches(id.labels))
+	return p.pos.Matches(id) && (p.neg == nil || !p.neg.Matches(id))
 }
 
 // holds tells whether the term holds for a class.
@@ -147,8 +147,8 @@ func (s *terms) termsOf(cl *class) []*term {
 		ask(sl.service.terms)
 	}
 	for _, id := range cl.identities {
-		for k, v := range id.labels {
-			if list := s.byLabel[label{k, v}]; list != nil {
+		for _, l := range id.labels {
+			if list := s.byLabel[l]; list != nil {
 				ask(list)
 			}
 		}
