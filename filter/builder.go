@@ -37,6 +37,7 @@ type Builder struct {
 	hostChains map[string][HostChains][2]*program
 
 	numbers   map[string]uint32    // of signatures, by their keys
+	asked     signature            // scratch of signature
 	used      []int                // classes by signature
 	terms     [][]uint32           // signatures by term, rising
 	sets      [][]uint32           // signatures by offer set, rising
@@ -287,7 +288,8 @@ func (b *Builder) RemoveClass(id ClassID) {
 
 // signature gives the number of a class's signature.
 func (b *Builder) signature(spec *ClassSpec) uint32 {
-	s := &signature{}
+	s := &b.asked
+	s.terms, s.offer = s.terms[:0], s.offer[:0]
 	for _, set := range spec.Sets {
 		if t := b.term(set); t != 0 {
 			s.terms = append(s.terms, t)
@@ -306,6 +308,7 @@ func (b *Builder) signature(spec *ClassSpec) uint32 {
 	if known {
 		return n
 	}
+	s = &signature{slices.Clone(s.terms), slices.Clone(s.offer)}
 	n = uint32(b.signatures.add(s))
 	b.numbers[string(b.memoKey)] = n
 	b.used = append(b.used, 0)

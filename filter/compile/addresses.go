@@ -80,6 +80,7 @@ type class struct {
 	dirty      bool // the Builder has to be told
 	prefixes   int  // that have it
 	identities []*identity
+	first      [1]*identity // memory for it: most have one
 	nets       []*net
 	slices     []*slice
 	terms      []*term

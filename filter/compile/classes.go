@@ -164,6 +164,7 @@ func (b *book) cover(p netip.Prefix) *class {
 
 func (c *Compiler) newClass(key string, atoms []atom) *class {
 	cl := &class{key: key, dirty: true, made: c.commits}
+	cl.identities = cl.first[:0]
 	for _, n := range atoms {
 		switch {
 		case n == atomHosted:
@@ -201,6 +202,9 @@ func (b *book) change(cl *class) {
 func (c *Compiler) describe(cl *class) filter.ClassSpec {
 	spec := filter.ClassSpec{Conflict: cl.conflict, Hosted: cl.hosted && !cl.conflict, Ports: c.offers(cl)}
 	live := cl.terms[:0]
+	if len(cl.terms) > 0 {
+		spec.Sets = make([]*filter.ClassSet, 0, len(cl.terms))
+	}
 	for _, t := range cl.terms {
 		if t.users > 0 {
 			live = append(live, t)

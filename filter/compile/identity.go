@@ -20,6 +20,7 @@ type identity struct {
 	objects int       // that have it
 	next    *identity // that the last pod which was relabelled went to; nil once nothing has it
 	classes []*class  // that it is in
+	first   [1]*class // memory for it: most have one
 	// shapes are its keys in people.shapes, the newest last.
 	shapes [maxShapes]shape
 	shaped int // how many there are
@@ -211,6 +212,7 @@ func (c *Compiler) intern(labels selector.Map, ports []policy.NamedPort) *identi
 
 func (c *Compiler) newIdentity(key, namespace string, labels []label, ports []policy.NamedPort) *identity {
 	id := &identity{key: key, labels: labels, ports: ports, namespace: namespace}
+	id.classes = id.first[:0]
 	id.atom = c.newAtom(id)
 	c.interned[key] = id
 	of := c.identitiesIn[id.namespace]

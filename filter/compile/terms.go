@@ -86,6 +86,7 @@ type terms struct {
 	named    map[string]*named
 	byName   map[string][]*named
 
+	found    []*term // scratch of termsOf
 	newTerms []*term // classes that are not new do not have them yet
 	newNamed []*named
 	newPorts []*service
@@ -131,7 +132,7 @@ func (t *term) holds(cl *class) bool {
 
 // termsOf gives the terms that hold for a class.
 func (s *terms) termsOf(cl *class) []*term {
-	var out []*term
+	out := s.found[:0]
 	ask := func(list []*term) {
 		for _, t := range list {
 			if t.holds(cl) && !slices.Contains(out, t) {
@@ -153,7 +154,8 @@ func (s *terms) termsOf(cl *class) []*term {
 			}
 		}
 	}
-	return out
+	s.found = out
+	return slices.Clone(out)
 }
 
 // offers gives the ports that a class offers under names that rules know.
