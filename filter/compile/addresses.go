@@ -108,6 +108,7 @@ type book struct {
 
 	// byAtom has the *identity, *net or *slice of each atom; nil of one that is no more.
 	byAtom  []any
+	dead    int // of these
 	classes map[string]*class
 	changed []*class // dirty ones
 	unused  []*class // had no prefix when they were noted here

@@ -223,11 +223,14 @@ func fewAlike(a, b *policy.Snapshot) bool {
 
 // wasteful tells whether to begin anew: numbers that a ruleset indexes are not
 // used twice, and so their tables grow with every label set and selector that
-// comes. Below the floor a rebuild costs more than it gives back.
+// comes. Below the floor a rebuild costs more than it gives back. Label sets that come
+// and go take a few words each, and are worth one only when they are very many.
 func (c *Compiler) wasteful() bool {
 	const floor = 4096
-	return c.garbage > floor && c.out.Garbage() > 0.5
+	return c.garbage > floor && (c.out.Garbage() > 0.5 || c.dead > maxDead && 2*c.dead > len(c.byAtom))
 }
+
+const maxDead = 1 << 20
 
 // rebuild makes the state of a snapshot from nothing.
 func (c *Compiler) rebuild(s *policy.Snapshot) {

@@ -406,3 +406,25 @@ func live(byAtom []any) (n int) {
 	}
 	return n
 }
+
+// TestDeadLabelSets: numbers of label sets that are gone are given back at last.
+func TestDeadLabelSets(t *testing.T) {
+	t.Parallel()
+	c := New(Options{Node: "n1"})
+	version := func(v int) *policy.Snapshot {
+		return &policy.Snapshot{Generation: uint64(v), Endpoints: []*policy.Endpoint{{
+			Namespace: "a", Name: "p", Labels: map[string]string{"v": fmt.Sprint(v)}, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		}}}
+	}
+	c.Apply(version(0))
+	first := c.state
+	c.byAtom, c.dead = append(c.byAtom, make([]any, maxDead)...), maxDead // of as many label sets
+	for v := range 5000 {
+		if c.Apply(version(v + 1)); c.state != first {
+			break
+		}
+	}
+	if c.state == first || len(c.byAtom) > 10 || c.dead != 0 {
+		t.Errorf("%d numbers, %d of them of nothing", len(c.byAtom), c.dead)
+	}
+}

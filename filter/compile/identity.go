@@ -230,6 +230,7 @@ func (c *Compiler) release(id *identity) {
 	id.next = nil
 	c.forgetIdentity(id)
 	c.byAtom[id.atom] = nil
+	c.dead++
 	of := c.identitiesIn[id.namespace]
 	last := of[len(of)-1]
 	of[id.place], last.place = last, id.place

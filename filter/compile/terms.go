@@ -231,6 +231,7 @@ func (c *Compiler) dropTerm(t *term) {
 		if n.users--; n.users == 0 {
 			delete(c.nets, n.prefix)
 			c.byAtom[n.atom] = nil
+			c.dead++
 			c.disown(n.prefix, n)
 		}
 	}
@@ -353,6 +354,7 @@ func (c *Compiler) removeSlice(e *policy.EndpointSlice) {
 		c.leaveBook(s.slices[e])
 	}
 	delete(s.slices, e)
+	c.dead++
 	c.forgetService(s)
 }
 
