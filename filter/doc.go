@@ -2,7 +2,7 @@
 //
 // A packet's path through postern is: the kernel queues the first packet of a
 // flow; package nfq receives it; package packet turns its headers into a
-// flow.Tuple; Engine.Decide looks both addresses up in the Ruleset in force and
+// flow.Tuple; Ruleset.DecideInto looks both addresses up in the Ruleset in force and
 // walks the sender's egress rules and the receiver's ingress rules; nfq answers
 // the kernel with the verdict, and the kernel marks the flow so that no later
 // packet of it is queued.
@@ -15,7 +15,8 @@
 // either direction. A program is a list of segments, one for each tier. A segment
 // holds, for every signature the peer may have and every protocol and port, the
 // first of its rules that matches. Deciding is two address look-ups and, for each
-// segment, a handful of dependent loads, however many rules there are.
+// segment, a handful of dependent loads, however many rules there are. A loop that
+// decides packet after packet asks through a Cache of its own, which has most of them.
 //
 // A proxy in front of a pod may ask about a single request as well: see
 // Ruleset.DecideRequest.

@@ -14,6 +14,7 @@ func (b *Builder) Publish(generation uint64) *Ruleset {
 	}
 	rs := &Ruleset{
 		generation: generation,
+		serial:     serials.Add(1),
 		table:      b.addresses.View(),
 		classes:    b.classes.share(),
 		quick:      b.quick.share(),

@@ -11,6 +11,7 @@ import (
 // methods may be called by any number of goroutines at once.
 type Ruleset struct {
 	generation uint64
+	serial     uint64    // no other Ruleset of this process has it
 	table      trie.View // address to ClassID
 	classes    []class   // by ClassID
 	quick      []quick   // two for each end, by flow.Direction
@@ -98,19 +99,24 @@ func (rs *Ruleset) Decide(t flow.Tuple) (d Decision) {
 // DecideInto is Decide without copies of the tuple, which it only reads, and of the
 // decision: a copy of what was just written in smaller pieces waits for all of them.
 func (rs *Ruleset) DecideInto(t *flow.Tuple, d *Decision) {
-	*d = Decision{}
 	group, x := point(t)
-	var src, dst class
-	if t.Src.Is4() && t.Dst.Is4() { // resolve, without a call on the way
-		a, b := rs.table.Lookup4(trie.Bits4(&t.Src)), rs.table.Lookup4(trie.Bits4(&t.Dst))
-		src, dst = rs.classes[a], rs.classes[b]
-	} else {
-		var ok bool
-		if src, dst, ok = rs.resolve(t); !ok {
-			d.Reason = InvalidTuple
-			return
-		}
+	if t.Src.Is4() && t.Dst.Is4() { // lookup, without a call on the way
+		rs.decideClasses(t, rs.table.Lookup4(trie.Bits4(&t.Src)), rs.table.Lookup4(trie.Bits4(&t.Dst)), group, x, d)
+		return
 	}
+	src, dst, ok := rs.lookup(t)
+	if !ok {
+		*d = Decision{Reason: InvalidTuple}
+		return
+	}
+	rs.decideClasses(t, src, dst, group, x, d)
+}
+
+// decideClasses is DecideInto for a flow of which the classes of both addresses and
+// the point are known.
+func (rs *Ruleset) decideClasses(t *flow.Tuple, a, b, group, x uint32, d *Decision) {
+	*d = Decision{}
+	src, dst := rs.classes[a], rs.classes[b]
 	// Most flows have one end here, and which one is a coin the processor cannot
 	// predict: so all that depends on it is selected without a branch.
 	fromHere, toHere := -src.end>>31, -dst.end>>31 // 1 or 0: an end is below 1<<31
@@ -202,20 +208,26 @@ func (rs *Ruleset) DecideSide(t flow.Tuple, dir flow.Direction) (o Outcome) {
 	return o
 }
 
-// resolve looks both addresses up. ok is false for a tuple that is not Valid, or
-// with an IPv4-mapped address: a packet can carry one on the wire, and such a
-// packet must not slip past the rules of either family.
-func (rs *Ruleset) resolve(t *flow.Tuple) (src, dst class, ok bool) {
+// lookup finds the classes of both addresses. ok is false for a tuple that is not
+// Valid, or with an IPv4-mapped address: a packet can carry one on the wire, and such
+// a packet must not slip past the rules of either family.
+func (rs *Ruleset) lookup(t *flow.Tuple) (src, dst uint32, ok bool) {
 	switch {
 	case t.Src.Is4() && t.Dst.Is4():
-		src = rs.classes[rs.table.Lookup4(trie.Bits4(&t.Src))]
-		dst = rs.classes[rs.table.Lookup4(trie.Bits4(&t.Dst))]
+		return rs.table.Lookup4(trie.Bits4(&t.Src)), rs.table.Lookup4(trie.Bits4(&t.Dst)), true
 	case t.Src.Is6() && t.Dst.Is6() && !t.Src.Is4In6() && !t.Dst.Is4In6():
-		src, dst = rs.classes[rs.table.Lookup(t.Src)], rs.classes[rs.table.Lookup(t.Dst)]
-	default:
-		return src, dst, false
+		return rs.table.Lookup(t.Src), rs.table.Lookup(t.Dst), true
 	}
-	return src, dst, true
+	return 0, 0, false
+}
+
+// resolve is lookup with what is known of the classes.
+func (rs *Ruleset) resolve(t *flow.Tuple) (src, dst class, ok bool) {
+	a, b, ok := rs.lookup(t)
+	if ok {
+		src, dst = rs.classes[a], rs.classes[b]
+	}
+	return src, dst, ok
 }
 
 // query is resolve and point in one, for a walk over segments.

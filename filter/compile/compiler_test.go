@@ -261,11 +261,19 @@ func TestReadersSeeWholeSnapshots(t *testing.T) {
 	var readers sync.WaitGroup
 	for range 2 {
 		readers.Go(func() {
-			for !stop.Load() {
+			var cache filter.Cache // it must not outlast a snapshot either
+			for turn := 0; !stop.Load(); turn++ {
 				rs := engine.Ruleset()
 				var verdicts [2]filter.Verdict
 				for i, dst := range pair {
-					verdicts[i] = rs.Decide(flow.Tuple{Src: client, Dst: dst, Proto: flow.TCP, Ported: true, SrcPort: 4711, DstPort: 80}).Verdict
+					var d filter.Decision
+					tuple := flow.Tuple{Src: client, Dst: dst, Proto: flow.TCP, Ported: true, SrcPort: 4711, DstPort: 80}
+					if turn%3 == 0 {
+						d = rs.Decide(tuple)
+					} else {
+						cache.DecideInto(rs, &tuple, &d)
+					}
+					verdicts[i] = d.Verdict
 				}
 				// The generation says which may be reached.
 				if open := rs.Generation() % 2; verdicts[open] != filter.Accept || verdicts[1-open] != filter.Drop {

@@ -84,6 +84,7 @@ type Queue struct {
 	out    []byte // verdicts of the batch
 	len    int    // bytes of out in use
 	stats  Stats
+	cache  filter.Cache // of decisions, under the ruleset of the batch
 	// granted: the socket's buffer holds a full queue.
 	granted  bool
 	record   flowlog.Record // scratch: on the heap once, not once a packet
@@ -314,7 +315,7 @@ func (q *Queue) settle(w *waiting, f *filter.InForce, now int64) {
 		q.count(w, &d, f, now)
 		return
 	}
-	f.DecideInto(&w.tuple, &d)
+	q.cache.DecideInto(f.Ruleset, &w.tuple, &d)
 	if w.doubtful && d.Verdict == filter.Accept {
 		// The direction is conntrack's guess: both must be allowed.
 		if back := f.Decide(w.tuple.Reverse()); back.Verdict == filter.Drop {

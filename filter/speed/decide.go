@@ -48,9 +48,11 @@ func (l *Load) works() []work {
 			return func(b []byte) { packet.Decode(b) }
 		}},
 		{NewFlow, func() func([]byte) {
+			var d filter.Decision
+			cache := new(filter.Cache)
 			return func(b []byte) {
 				if t, st := packet.Decode(b); st == packet.OK {
-					l.Engine.Decide(t)
+					cache.DecideInto(l.Engine.Ruleset(), &t, &d)
 				}
 			}
 		}},
