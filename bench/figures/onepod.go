@@ -28,7 +28,7 @@ func onePod(r *report.Report) error {
 		if err != nil {
 			return fmt.Errorf("%d rules: %w", size.rules, err)
 		}
-		times := measure.Turns(decideRounds, []measure.Contestant{c.decide(), walk(c, c.linear, size.walks), walk(c, c.full, size.walks), c.lookUp(), c.walkPeersFirst(size.walks)})
+		times := measure.Turns(decideRounds, []measure.Contestant{c.decide(), walk(c, c.linear, size.walks), walk(c, c.full, size.walks), c.lookUp(), c.walkPeersFirst(size.walks), c.decideUncached()})
 		engine, linear, full, lookups, peers := times[0], times[1], times[2], times[3], times[4]
 		limit := report.None
 		if size.prototype > 0 {
@@ -36,6 +36,8 @@ func onePod(r *report.Report) error {
 		}
 		prefix := fmt.Sprintf("onepod/%d", size.rules)
 		r.Add(prefix+"/engine-ns", engine, report.None)
+		r.Add(prefix+"/engine-uncached-ns", times[5], report.None)
+		r.Add(prefix+"/cache-hits-x", c.hits(), report.None)
 		r.Add(prefix+"/linear-ns", linear, report.None)
 		r.Add(prefix+"/linear-full-sets-ns", full, report.None)
 		r.Add(prefix+"/linear-peers-first-ns", peers, report.None)

@@ -17,6 +17,7 @@ import (
 type contest struct {
 	engine       *filter.Engine
 	linear, full *rival.Linear // with tight sets and with full ones
+	cached       *rival.Cached // linear
 	naive        *rival.Naive
 	stream       []gen.Flow
 }
@@ -33,6 +34,9 @@ func newContest(w *gen.World, stream []gen.Flow) (*contest, error) {
 	if c.linear, err = rival.NewLinear(w.Snapshot, gen.LocalNode, rival.Tight); err != nil {
 		return nil, err
 	}
+	if c.cached, err = rival.NewCached(c.linear); err != nil {
+		return nil, err
+	}
 	if c.full, err = rival.NewLinear(w.Snapshot, gen.LocalNode, rival.Full); err != nil {
 		return nil, err
 	}
@@ -40,11 +44,21 @@ func newContest(w *gen.World, stream []gen.Flow) (*contest, error) {
 		return nil, err
 	}
 	names := rival.RuleNames(w.Snapshot)
+	cache := new(filter.Cache)
 	for i, f := range w.Flows {
 		t := f.Tuple()
 		d := c.engine.Decide(t)
 		if err := rival.Differ(rs, d, c.linear.Decide(&t), names); err != nil {
 			return nil, fmt.Errorf("%s: the linear walk %w", t, err)
+		}
+		for range 3 {
+			var again filter.Decision
+			if cache.DecideInto(rs, &t, &again); again != d {
+				return nil, fmt.Errorf("%s: the engine with its cache %+v, without %+v", t, again, d)
+			}
+			if err := rival.Differ(rs, d, c.cached.Decide(&t), names); err != nil {
+				return nil, fmt.Errorf("%s: the linear walk with a cache %w", t, err)
+			}
 		}
 		if i%100 != 0 {
 			continue
@@ -74,7 +88,23 @@ func compileWorld(s *policy.Snapshot) (*filter.Ruleset, error) {
 // rule>>31 is always 0, and the processor cannot know it. They fill the tuple in
 // place: a copy of one just written costs five nanoseconds, and a decoder makes none.
 
+// decide is the engine as the verdict loop runs it, with a cache that it owns.
 func (c *contest) decide() measure.Contestant {
+	cache := new(filter.Cache)
+	return measure.Contestant{Ops: len(c.stream), Run: func(int) {
+		t, d, zero := gen.NewTuple(), filter.Decision{}, uint32(0)
+		for i := range c.stream {
+			f := &c.stream[i]
+			t.Src, t.Dst, t.Proto, t.DstPort = gen.Addr4(f.Src^zero), gen.Addr4(f.Dst^zero), f.Proto, f.Port
+			cache.DecideInto(c.engine.Ruleset(), &t, &d)
+			zero = uint32(d.Egress.Rule|d.Ingress.Rule) >> 31
+		}
+		runtime.KeepAlive(zero)
+	}}
+}
+
+// decideUncached is the engine that remembers nothing.
+func (c *contest) decideUncached() measure.Contestant {
 	return measure.Contestant{Ops: len(c.stream), Run: func(int) {
 		t, d, zero := gen.NewTuple(), filter.Decision{}, uint32(0)
 		for i := range c.stream {
@@ -85,6 +115,33 @@ func (c *contest) decide() measure.Contestant {
 		}
 		runtime.KeepAlive(zero)
 	}}
+}
+
+// walkCached is the linear walk with the same cache.
+func (c *contest) walkCached() measure.Contestant {
+	return measure.Contestant{Ops: len(c.stream), Run: func(int) {
+		t, zero := gen.NewTuple(), uint32(0)
+		for i := range c.stream {
+			f := &c.stream[i]
+			t.Src, t.Dst, t.Proto, t.DstPort = gen.Addr4(f.Src^zero), gen.Addr4(f.Dst^zero), f.Proto, f.Port
+			v := c.cached.Decide(&t)
+			zero = (v.Egress | v.Ingress) >> 31
+		}
+		runtime.KeepAlive(zero)
+	}}
+}
+
+// hits gives how many of the decisions on the stream, repeated, a cache has.
+func (c *contest) hits() float64 {
+	cache, d, before := new(filter.Cache), filter.Decision{}, uint64(0)
+	for range 3 {
+		before = cache.Hits()
+		for _, f := range c.stream {
+			t := f.Tuple()
+			cache.DecideInto(c.engine.Ruleset(), &t, &d)
+		}
+	}
+	return float64(cache.Hits()-before) / float64(len(c.stream))
 }
 
 // walk takes fewer decisions a turn, other ones in each, where they take long.
@@ -136,11 +193,12 @@ func (c *contest) evaluate(ops int) measure.Contestant {
 	}}
 }
 
-// allocs gives the allocations of a decision.
+// allocs gives the allocations of a decision, as the verdict loop takes it.
 func (c *contest) allocs() float64 {
-	i := 0
+	i, cache, d := 0, new(filter.Cache), filter.Decision{}
 	return testing.AllocsPerRun(10_000, func() {
-		c.engine.Decide(c.stream[i%len(c.stream)].Tuple())
+		t := c.stream[i%len(c.stream)].Tuple()
+		cache.DecideInto(c.engine.Ruleset(), &t, &d)
 		i++
 	})
 }

@@ -61,6 +61,17 @@ func Uniform(flows []Flow) []Flow {
 	return stream
 }
 
+// Scan draws connections as Uniform does, each to another port, as a scan of ports
+// makes them: hardly any comes again.
+func Scan(flows []Flow) []Flow {
+	stream := Uniform(flows)
+	rnd := rand.New(rand.NewPCG(3, 5))
+	for i := range stream {
+		stream[i].Port = uint16(rnd.Uint32())
+	}
+	return stream
+}
+
 const distinctFlows = 20_000
 
 // flows draws distinct connections of the pods given by index, to and from them.

@@ -53,6 +53,10 @@ func TestDecidersAgree(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			cached, err := NewCached(linear)
+			if err != nil {
+				t.Fatal(err)
+			}
 			naive, err := NewNaive(w.Snapshot, gen.LocalNode)
 			if err != nil {
 				t.Fatal(err)
@@ -69,6 +73,11 @@ func TestDecidersAgree(t *testing.T) {
 				}
 				if err := Differ(rs, d, full.Decide(&tuple), names); err != nil {
 					t.Fatalf("%s: linear with full sets: %v", tuple, err)
+				}
+				for range 3 {
+					if err := Differ(rs, d, cached.Decide(&tuple), names); err != nil {
+						t.Fatalf("%s: linear with a cache: %v", tuple, err)
+					}
 				}
 				if got.Accept {
 					accepted++
