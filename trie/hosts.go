@@ -127,6 +127,10 @@ func (t *hostTable) place6(k key) (home uint, word uint64) {
 	return t.home(h), h<<35 | someTag | taken
 }
 
+// first is the slot of its line that an IPv6 address takes if it is free: a look-up
+// that guesses it need not wait for the slot before it loads the key.
+func first(word uint64) int { return int(word>>35) % lineSlots }
+
 func (t *hostTable) home(hash uint64) uint { return uint(hash >> 32 * uint64(t.lines) >> 32) }
 
 func (t *hostTable) place(k key) (home uint, word uint64) {
@@ -192,6 +196,11 @@ func (t *hostTable) get6(hi, lo uint64) uint32 {
 			return 0
 		}
 		l := &c[i&chunkMask]
+		if d := atomic.LoadUint64(&l[first(word)]) ^ word; d < tag6 {
+			if k := &keys[i&chunkMask][first(word)]; k.hi == hi && k.lo == lo {
+				return uint32(d) & payload
+			}
+		}
 		if d := l.best(word); d < tag6 {
 			// The slot before the key: the key of a slot that is taken is complete.
 			k := &keys[i&chunkMask][d/number]
@@ -226,9 +235,15 @@ func (l *line) search(word uint64, keys *[lineSlots]key, k key) (v uint32, found
 func (t *hostTable) locate(k key) (at uint, slot int, found bool) {
 	i, word := t.place(k)
 	slot = -1
+	from := 0
+	if t.keys.list != nil {
+		from = first(word)
+	}
 	for range maxLines {
 		l := &t.slots.list[i>>chunkBits].Load()[i&chunkMask]
-		for n, s := range l {
+		for j := range lineSlots {
+			n := (from + j) % lineSlots
+			s := l[n]
 			switch {
 			case s == 0:
 				if slot < 0 {
