@@ -19,23 +19,27 @@ func mergePieces[T any](old [][]*T, keys *[]string, changes []change) [][]*T {
 		return cut(flat)
 	}
 	out := make([][]*T, 0, len(old)+1)
-	before, moved := 0, false // elements in front of the piece
-	rest := changes
-	for i, piece := range old {
+	i, before, moved := 0, 0, false // the piece, and elements in front of it
+	for rest := changes; len(rest) > 0; i++ {
+		// The piece of the first change, whose keys are among 100,000 others: it is looked
+		// for, and pieces in front of it are not looked at.
+		at, found := slices.BinarySearch((*keys)[before:], rest[0].key)
+		if at += before; !found && at > before {
+			at-- // behind that one
+		}
+		for ; before+len(old[i]) <= at; i++ {
+			out, before = append(out, old[i]), before+len(old[i])
+		}
+		list, end := old[i], before+len(old[i])
 		n := len(rest) // of them belong to the piece: those in front of the next one
 		if i+1 < len(old) {
-			next := (*keys)[before+len(piece)]
-			n, _ = slices.BinarySearchFunc(rest, next, func(ch change, key string) int { return strings.Compare(ch.key, key) })
+			n, _ = slices.BinarySearchFunc(rest, (*keys)[end], func(ch change, key string) int { return strings.Compare(ch.key, key) })
 		}
-		if n == 0 {
-			out = append(out, piece)
-		} else {
-			list := piece
-			moved = mergeList(&list, (*keys)[before:before+len(piece)], rest[:n]) || moved
-			out = append(out, cut(list)...)
-		}
-		rest, before = rest[n:], before+len(piece)
+		moved = mergeList(&list, (*keys)[before:end], rest[:n]) || moved
+		out = append(out, cut(list)...)
+		rest, before = rest[n:], end
 	}
+	out = append(out, old[i:]...)
 	if moved {
 		mergeKeys[T](keys, changes)
 	}

@@ -71,10 +71,14 @@ func TestPieces(t *testing.T) {
 		last, lastFlat := old, flat.Snapshot()
 		for step := range rapid.IntRange(1, 6).Draw(rt, "steps") {
 			from, many := rapid.IntRange(0, n).Draw(rt, "from"), rapid.SampledFrom([]int{1, 2, 20, pieceSize + 1}).Draw(rt, "many")
+			stride := rapid.SampledFrom([]int{1, pieceSize - 1, pieceSize, 2 * pieceSize}).Draw(rt, "stride")
 			gone := rapid.Bool().Draw(rt, "gone")
-			objects := objectsOf(kind, from+many, fmt.Sprint(step))
+			if stride > 1 {
+				many = min(many, 4)
+			}
+			objects := objectsOf(kind, from+many*stride, fmt.Sprint(step))
 			both(func(b *Batch) {
-				for i := from; i < from+many; i++ {
+				for i := from; i < from+many*stride; i += stride {
 					if gone {
 						b.Delete(objects[i].Key)
 					} else {
