@@ -26,6 +26,7 @@ type Builder struct {
 	byAddr    trie.Table // endpoints: to index of endpoints + 1
 	endpoints cow[EndpointInfo]
 	hosted    map[netip.Addr]bool // addresses of endpoints hosted here
+	hosting   *hosting            // another one after each change of them
 	accountBook
 
 	classes    cow[class]
@@ -85,6 +86,7 @@ func NewBuilder() *Builder {
 	b := &Builder{
 		bounds:     usualBounds,
 		hosted:     make(map[netip.Addr]bool),
+		hosting:    new(hosting),
 		hosts:      make(map[string][HostChains][2]*plan),
 		hostChains: make(map[string][HostChains][2]*program),
 		numbers:    make(map[string]uint32),
@@ -370,6 +372,9 @@ func (b *Builder) SetEndpoint(a netip.Addr, e EndpointInfo) error {
 	if err := b.byAddr.Insert(netip.PrefixFrom(a, a.BitLen()), uint32(i+1)); err != nil {
 		return err
 	}
+	if e.Hosted || b.hosted[a] {
+		b.hosting = new(hosting)
+	}
 	b.host(a, e.Hosted)
 	return nil
 }
@@ -377,6 +382,9 @@ func (b *Builder) SetEndpoint(a netip.Addr, e EndpointInfo) error {
 // RemoveEndpoint takes the name of an address away.
 func (b *Builder) RemoveEndpoint(a netip.Addr) {
 	b.byAddr.Delete(netip.PrefixFrom(a, a.BitLen()))
+	if b.hosted[a] {
+		b.hosting = new(hosting)
+	}
 	b.host(a, false)
 }
 

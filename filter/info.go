@@ -37,6 +37,10 @@ func (rs *Ruleset) Protected(dir flow.Direction) []netip.Addr { return rs.protec
 // Hosted gives the addresses of the endpoints hosted here. Sorted; read-only.
 func (rs *Ruleset) Hosted() []netip.Addr { return rs.hosted }
 
+// HostsAs tells, in constant time, that the endpoints hosted here are those of another
+// Ruleset, at the same addresses. It may be false although they are.
+func (rs *Ruleset) HostsAs(other *Ruleset) bool { return rs.hosting == other.hosting }
+
 // Sizes counts what a Ruleset holds.
 type Sizes struct {
 	Prefixes, Classes, Programs, Rules, Endpoints int

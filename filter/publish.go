@@ -33,7 +33,7 @@ func (b *Builder) Publish(generation uint64) *Ruleset {
 	if b.changedGuard {
 		b.guard(rs)
 	}
-	rs.protected, rs.hosted = b.protected, b.hostedAddrs
+	rs.protected, rs.hosted, rs.hosting = b.protected, b.hostedAddrs, b.hosting
 	b.changedEnds, b.changedGuard = false, false
 	b.sweep()
 	return rs

@@ -24,10 +24,15 @@ type Ruleset struct {
 	endpoints []EndpointInfo
 	protected [2][]netip.Addr // by flow.Direction, sorted
 	hosted    []netip.Addr    // sorted
+	hosting   *hosting
 	hosts     map[string][HostChains][2]*program
 	accounts  *accounts // of certificates
 	sizes     Sizes
 }
+
+// hosting stands for the endpoints hosted here and their addresses: where it is the
+// same, so are they.
+type hosting struct{ _ byte } // not of size 0, all of which may be one
 
 // class is what is known of an address.
 type class struct {

@@ -62,6 +62,41 @@ func TestEffectIsSound(t *testing.T) {
 	}
 }
 
+// TestHostsAsIsTrue follows the same changes. Rulesets that say to host the same must
+// give the same endpoint for every address that either hosts.
+func TestHostsAsIsTrue(t *testing.T) {
+	t.Parallel()
+	var same, other int
+	rapid.Check(t, func(rt *rapid.T) {
+		d := draw{rt}
+		c := New(Options{Node: "n1"})
+		s := d.snapshot()
+		before, _ := c.Apply(s)
+		for range 4 {
+			s = d.small(s)
+			now, _ := c.Apply(s)
+			if now.HostsAs(before) {
+				same++
+				if !slices.Equal(now.Hosted(), before.Hosted()) {
+					rt.Fatalf("hosts %v, and hosted %v", now.Hosted(), before.Hosted())
+				}
+				for _, a := range now.Hosted() {
+					is, _ := now.Endpoint(a)
+					if was, _ := before.Endpoint(a); is != was {
+						rt.Fatalf("%s is of %+v, and was of %+v", a, is, was)
+					}
+				}
+			} else {
+				other++
+			}
+			before = now
+		}
+	})
+	if same == 0 || other == 0 {
+		t.Errorf("the worlds show nothing: %d the same, %d not", same, other)
+	}
+}
+
 // small gives a state in which objects of one or two kinds differ, none of which
 // reaches everywhere.
 func (d draw) small(old *policy.Snapshot) *policy.Snapshot {

@@ -197,7 +197,7 @@ func (a *Applier) changed(next nft.State) bool {
 // gone gives the addresses of pods of this node that are nobody's now, or another
 // pod's.
 func (a *Applier) gone(rs *filter.Ruleset) (gone []netip.Addr) {
-	if a.rs == nil {
+	if a.rs == nil || rs.HostsAs(a.rs) {
 		return nil
 	}
 	for _, addr := range a.rs.Hosted() {
