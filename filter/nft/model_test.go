@@ -411,11 +411,11 @@ func (m *model) apply(s State) {
 		}
 		m.kernel.sets[set.Name] = mem
 	}
-	for _, ch := range m.table.chains(now) {
+	for _, ch := range m.table.builder(now).chains() {
 		m.kernel.chains[ch.name] = ch.rules
 	}
 	if m.mutate != nil {
-		m.mutate(&builder{cfg: m.table.cfg, sets: m.table.sets, inForce: now}, m.kernel.chains)
+		m.mutate(m.table.builder(now), m.kernel.chains)
 	}
 	m.table.inside, m.table.state, m.state = true, now, s
 }

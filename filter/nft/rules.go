@@ -42,9 +42,6 @@ const (
 	chainTunnel    = "tunnels"    // what pods must not send
 )
 
-// cacheChains are those whose rules look into the caches, or write to them.
-var cacheChains = []string{chainAllowWay, chainDenyWay, chainCache, chainLastCache}
-
 // srcnat and what stands around it: destination NAT is done and source NAT is
 // not, so both addresses are those of the real ends, also behind IPVS, whose
 // packets never see the forward hook.
@@ -70,8 +67,12 @@ type builder struct {
 }
 
 // chains is the whole table as a value.
-func (b *builder) chains() []chain {
-	chains := []chain{
+func (b *builder) chains() []chain { return append(b.ofEpoch(), b.lasting()...) }
+
+// ofEpoch are the chains in which the epoch stands, among them all that look into the
+// caches or write to them. A change of policy makes them anew, and no others.
+func (b *builder) ofEpoch() []chain {
+	return []chain{
 		{name: chainKeep, rules: b.keep()},
 		{name: chainFlow, rules: b.flow()},
 		{name: chainAllowWay, rules: b.learn(b.allowed[b.epoch%2])},
@@ -81,14 +82,20 @@ func (b *builder) chains() []chain {
 		{name: chainCached, rules: b.cached()},
 		{name: chainLastCache, rules: b.lastCache()},
 		{name: chainCache, rules: b.cache()},
-		{name: chainGuard, rules: b.guards()},
 		{name: chainVerdicts, rules: b.verdicts()},
+		{name: chainOwn, rules: b.own()},
+	}
+}
+
+// lasting are the chains that stay as they are.
+func (b *builder) lasting() []chain {
+	chains := []chain{
+		{name: chainGuard, rules: b.guards()},
 		{name: chainEnforce, rules: b.enforce()},
 		{name: chainUnknown, rules: b.unknown(true)},
 		{name: chainUnknownTo, rules: b.unknown(false)},
 		{name: chainAnswers, rules: b.answers()},
 		{name: chainTaken, rules: b.taken()},
-		{name: chainOwn, rules: b.own()},
 		{name: chainTunnel, rules: b.tunnels()},
 		{name: "raw_prerouting", hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
 			{"nobody else sets our marks", setPacketMark(b.mask(), 0)},

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"time"
 
@@ -110,7 +109,6 @@ type Table struct {
 	sets   sets
 	holds  map[*nftables.Set]map[string]bool // keys that the kernel's sets hold
 	state  inForce                           // valid if inside
-	rules  map[string][]rule                 // by chain, that the kernel has; valid if inside
 	inside bool                              // rules are in the kernel, by the state
 	// suspect: what is there may be anything.
 	suspect bool
@@ -221,9 +219,8 @@ func (t *Table) apply(s State, anew bool) error {
 		t.create()
 	}
 	now, fresh := t.next(s)
-	rules := t.rules
 	if first || now != t.state {
-		rules = t.renew(now, fresh)
+		t.renew(now, fresh)
 	}
 	want := t.elements(s)
 	t.inside = false // until the kernel has said so; look again at what is there before the next try
@@ -243,7 +240,7 @@ func (t *Table) apply(s State, anew bool) error {
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("table %s: %w", TableName, err)
 	}
-	t.inside, t.state, t.rules = true, now, rules
+	t.inside, t.state = true, now
 	for _, set := range t.sets.kept() {
 		t.holds[set] = make(map[string]bool, len(want[set]))
 		for _, k := range want[set] {
@@ -364,7 +361,7 @@ func (t *Table) create() {
 		}
 	}
 	policy := nftables.ChainPolicyAccept
-	for _, ch := range t.chains(inForce{}) {
+	for _, ch := range t.builder(inForce{}).chains() {
 		k := &nftables.Chain{Table: t.table, Name: ch.name}
 		if ch.hook != nil && !t.unhooked {
 			k.Hooknum, k.Priority, k.Type, k.Policy = ch.hook, ch.priority, nftables.ChainTypeFilter, &policy
@@ -373,20 +370,16 @@ func (t *Table) create() {
 	}
 }
 
-// renew queues the messages that exchange rules where they have changed, and gives the
-// epoch empty caches if it is a new one. It returns the rules of all chains.
-func (t *Table) renew(now inForce, fresh bool) map[string][]rule {
+// renew queues the messages that exchange the rules that change, and gives the epoch
+// empty caches if it is a new one.
+func (t *Table) renew(now inForce, fresh bool) {
 	c := t.conn
-	want := map[string][]rule{}
-	var changed []chain
-	for _, ch := range t.chains(now) {
-		want[ch.name] = ch.rules
-		// A set cannot be deleted while a rule looks into it.
-		if !t.inside || fresh && slices.Contains(cacheChains, ch.name) || !reflect.DeepEqual(t.rules[ch.name], ch.rules) {
-			changed = append(changed, ch)
-		}
+	b := t.builder(now)
+	changed := b.ofEpoch()
+	if !t.inside {
+		changed = b.chains()
 	}
-	for _, ch := range changed {
+	for _, ch := range changed { // a set cannot be deleted while a rule looks into it
 		c.FlushChain(&nftables.Chain{Table: t.table, Name: ch.name})
 	}
 	if fresh {
@@ -404,12 +397,10 @@ func (t *Table) renew(now inForce, fresh bool) map[string][]rule {
 			c.AddRule(rule)
 		}
 	}
-	return want
 }
 
-func (t *Table) chains(now inForce) []chain {
-	b := builder{cfg: t.cfg, sets: t.sets, inForce: now}
-	return b.chains()
+func (t *Table) builder(now inForce) *builder {
+	return &builder{cfg: t.cfg, sets: t.sets, inForce: now}
 }
 
 // Count reads the table's counters, in packets since the table was made; it is

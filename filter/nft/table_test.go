@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"reflect"
 	"regexp"
 	"runtime"
 	"strings"
@@ -362,6 +363,25 @@ func TestMarks(t *testing.T) {
 		}
 		if _, _, ok := m.Judged(m.Pass()); ok {
 			t.Errorf("mask %#x: a packet's mark passes for a flow's", tc.mask)
+		}
+	}
+}
+
+// TestLastingChains: those that a change leaves alone must be what they would be if they
+// were made anew.
+func TestLastingChains(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []bool{false, true} {
+		b, _ := rightRules(t, keep)
+		b.cfg.CountUnanswered = true
+		want := b.lasting()
+		for epoch := range b.cfg.Marks.Epochs() {
+			for _, carry := range []bool{false, true} {
+				b.inForce = inForce{epoch, carry}
+				if !reflect.DeepEqual(b.lasting(), want) {
+					t.Fatalf("in epoch %d, carry %t, the lasting chains are others", epoch, carry)
+				}
+			}
 		}
 	}
 }

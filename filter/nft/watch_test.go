@@ -137,7 +137,7 @@ func intact(t *testing.T, table *Table) {
 			t.Errorf("after the repair there is %q:\n%s", bad, got)
 		}
 	}
-	for _, ch := range table.chains(table.state) {
+	for _, ch := range table.builder(table.state).chains() {
 		rules, err := table.conn.GetRules(table.table, &nftables.Chain{Table: table.table, Name: ch.name})
 		if err != nil || len(rules) != len(ch.rules) {
 			t.Errorf("chain %s has %d rules, want %d (%v)", ch.name, len(rules), len(ch.rules), err)
