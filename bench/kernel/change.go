@@ -70,6 +70,9 @@ const (
 // in force, in a cluster of 100,000 pods and 10,800 policies, and when the last
 // packet of 10,000 live flows arrives after their client lost its label.
 func changesInForce(r *report.Report, o options) (err error) {
+	if err := coldMemory(r); err != nil {
+		return err
+	}
 	c, err := newContestant("none", "plane", o)
 	if err != nil {
 		return err
