@@ -51,6 +51,9 @@ func (u *undo) before(at uint32, k key, six bool, v uint32) uint32 {
 				return e.value
 			}
 		}
+		if n < undoPiece {
+			break // what has come since, also in further pieces, is newer than v
+		}
 	}
 	return v
 }

@@ -107,3 +107,23 @@ func TestInPlaceEachView(t *testing.T) {
 		}
 	}
 }
+
+// TestBeforeStopsAtNews: a reader that has a value, and then sees a piece that is not full,
+// has the value of then, whatever the writer appends meanwhile, even if it fills that
+// piece and begins another one before the reader goes on.
+func TestBeforeStopsAtNews(t *testing.T) {
+	t.Parallel()
+	x := key{0, 10 << 24}
+	var u, later undo
+	u.length.Store(undoPiece - 1) // as the reader has loaded it
+	u.next.Store(&later)          // as it is a moment later
+	later.entries[0] = undone{addr: x, value: 2}
+	later.length.Store(1)
+	if got := u.before(0, x, false, 1); got != 1 {
+		t.Errorf("%d, want the value that the reader had, 1", got)
+	}
+	u.length.Store(undoPiece)
+	if got := u.before(0, x, false, 3); got != 2 {
+		t.Errorf("behind a full piece: %d, want 2", got)
+	}
+}
