@@ -94,9 +94,9 @@ func uncachable(r *report.Report, c *contest, prefix string, stream []gen.Flow) 
 // with a cache of its own.
 // It counts by processor time of the two threads: what is lost to other processes
 // is not counted, what they lose to each other is.
-func twoWorkers(make func() measure.Contestant) float64 {
+func twoWorkers(worker func() measure.Contestant) float64 {
 	const rounds, runs = 15, 16
-	contestants := [2]measure.Contestant{make(), make()}
+	contestants := [2]measure.Contestant{worker(), worker()}
 	var ratios []float64
 	for range rounds {
 		alone := perSecond(contestants[0], runs)
