@@ -90,12 +90,10 @@ func (d *daemon) judgeStaleness(now time.Time) {
 		d.log.Info().Msg("the cluster is followed again: new flows are judged")
 		return
 	}
-	d.log.Error().Dur("after", c.staleAfter).Str("new_flows", c.stale).Msg("the cluster has been out of reach for too long")
-	if c.stale == "keep" {
-		return
-	}
-	for _, q := range d.queues {
-		q.Override(staleOverrides[c.stale])
+	if c.stale != "keep" {
+		for _, q := range d.queues {
+			q.Override(staleOverrides[c.stale])
+		}
 	}
 	if c.stale == "drop" {
 		// What the kernel remembers would go on passing.
@@ -103,6 +101,8 @@ func (d *daemon) judgeStaleness(now time.Time) {
 			d.log.Error().Err(err).Msg("could not make the kernel forget what was allowed; repeated flows may pass for a minute")
 		}
 	}
+	// Said when it is so: whoever reads it relies on it.
+	d.log.Error().Dur("after", c.staleAfter).Str("new_flows", c.stale).Msg("the cluster has been out of reach for too long")
 }
 
 // staleTick is how often the age of the state is looked at.
