@@ -372,9 +372,6 @@ func (b *Builder) SetEndpoint(a netip.Addr, e EndpointInfo) error {
 	if err := b.byAddr.Insert(netip.PrefixFrom(a, a.BitLen()), uint32(i+1)); err != nil {
 		return err
 	}
-	if e.Hosted || b.hosted[a] {
-		b.hosting = new(hosting)
-	}
 	b.host(a, e.Hosted)
 	return nil
 }
@@ -382,9 +379,6 @@ func (b *Builder) SetEndpoint(a netip.Addr, e EndpointInfo) error {
 // RemoveEndpoint takes the name of an address away.
 func (b *Builder) RemoveEndpoint(a netip.Addr) {
 	b.byAddr.Delete(netip.PrefixFrom(a, a.BitLen()))
-	if b.hosted[a] {
-		b.hosting = new(hosting)
-	}
 	b.host(a, false)
 }
 
@@ -397,13 +391,17 @@ func (b *Builder) endpointOf(a netip.Addr) (e EndpointInfo, known bool) {
 	return b.endpoints.list[i-1], true
 }
 
-// host notes whether an address is of an endpoint hosted here.
-func (b *Builder) host(a netip.Addr, hosted bool) {
-	if b.hosted[a] == hosted {
+// host notes whether an address, whose endpoint is another one now or none, is of one
+// hosted here.
+func (b *Builder) host(a netip.Addr, isHosted bool) {
+	if isHosted || b.hosted[a] {
+		b.hosting = new(hosting)
+	}
+	if b.hosted[a] == isHosted {
 		return
 	}
 	b.changedGuard = true
-	if hosted {
+	if isHosted {
 		b.hosted[a] = true
 	} else {
 		delete(b.hosted, a)
