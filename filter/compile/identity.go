@@ -130,13 +130,7 @@ func (c *Compiler) removePod(ep *policy.Endpoint) {
 		return
 	}
 	c.pods--
-	of := c.podsIn[ep.Namespace]
-	last := of[len(of)-1]
-	of[p.place], last.place = last, p.place
-	of[len(of)-1] = nil
-	if c.podsIn[ep.Namespace] = of[:len(of)-1]; len(of) == 1 {
-		delete(c.podsIn, ep.Namespace)
-	}
+	takeOut(c.podsIn, ep.Namespace, int(p.place)).place = p.place
 	delete(c.nowhere, ep)
 	delete(c.notes, any(ep))
 	for _, a := range ep.Addrs {
@@ -231,13 +225,20 @@ func (c *Compiler) release(id *identity) {
 	c.forgetIdentity(id)
 	c.byAtom[id.atom] = nil
 	c.dead++
-	of := c.identitiesIn[id.namespace]
-	last := of[len(of)-1]
-	of[id.place], last.place = last, id.place
-	of[len(of)-1] = nil
-	if c.identitiesIn[id.namespace] = of[:len(of)-1]; len(of) == 1 {
-		delete(c.identitiesIn, id.namespace)
+	takeOut(c.identitiesIn, id.namespace, id.place).place = id.place
+}
+
+// takeOut takes an element out of a list without an order. The last one, which it gives,
+// gets its place.
+func takeOut[T any](lists map[string][]*T, name string, place int) (moved *T) {
+	list := lists[name]
+	last := len(list) - 1
+	moved = list[last]
+	list[place], list[last] = moved, nil
+	if lists[name] = list[:last]; last == 0 {
+		delete(lists, name)
 	}
+	return moved
 }
 
 // identityOfPod gives the identity of a pod. The caller counts itself among its objects.
