@@ -66,10 +66,6 @@ const (
 	// What the kernel puts around the copied part of a packet comes to less than
 	// 300 bytes.
 	slotOverhead = 512
-	// linger is how long the loop looks for a next packet before it sleeps, if the last
-	// one came within twice as long. At one packet each 40 us, and no rarer, that
-	// costs up to half a processor, in moments in which nobody else wants it.
-	linger = 20 * time.Microsecond
 	// wakeUp bounds how long the loop sleeps, so that it sees a stop.
 	wakeUp = 200 * time.Millisecond
 )
@@ -95,7 +91,9 @@ type Queue struct {
 	held   []waiting       // in the order in which they came; as long as Holds.Max at most
 	looked *filter.InForce // by which they were last looked at
 	wake   int             // eventfd
-	busy   bool            // the last packet was not waited for long
+
+	patience patience
+	done     time.Time // when the last batch was answered
 }
 
 // Open binds a queue number in the caller's network namespace. Its errors are one
@@ -174,7 +172,9 @@ func (q *Queue) Run(ctx context.Context) error {
 			flags |= unix.MSG_DONTWAIT
 		}
 		n, errno := q.receive(flags)
-		now := time.Now().UnixNano()
+		start := time.Now()
+		now := start.UnixNano()
+		q.patience.waited(start.Sub(q.done))
 		q.stats.Alive.Store(now)
 		switch errno {
 		case 0:
@@ -186,31 +186,32 @@ func (q *Queue) Run(ctx context.Context) error {
 		if err := q.answer(n, now); err != nil {
 			return fmt.Errorf("queue %d: send verdicts: %w", q.cfg.Queue, err)
 		}
-		q.stats.Answered.Add(n, time.Duration(time.Now().UnixNano()-now))
+		took := time.Since(start)
+		q.done = start.Add(took)
+		q.stats.Answered.Add(n, took)
 	}
 	return nil
 }
 
 // receive takes in a batch. Where packets come one close behind the other it looks for the
-// next for a moment before it sleeps: to wake a thread costs who sends the packet more than all rules, so
+// next some times before it sleeps: to wake a thread costs who sends the packet more than all rules, so
 // much that a sender and a loop that take turns to sleep settle at a fraction of what either can do.
 // In between it yields, so that nobody waits who could run.
 func (q *Queue) receive(flags int) (n int, errno unix.Errno) {
-	wait := flags&unix.MSG_DONTWAIT == 0
-	began := time.Now()
-	for wait && q.busy {
+	if flags&unix.MSG_DONTWAIT != 0 {
+		return q.in.receive(q.fd, flags)
+	}
+	for first := true; q.patience > 0; first = false {
 		if n, errno = q.in.receive(q.fd, flags|unix.MSG_DONTWAIT); errno != unix.EAGAIN {
+			if !first {
+				q.patience.found()
+			}
 			return n, errno
 		}
-		if time.Since(began) > linger {
-			break
-		}
+		q.patience.missed()
 		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
-	began = time.Now()
-	n, errno = q.in.receive(q.fd, flags)
-	q.busy = wait && time.Since(began) < 2*linger
-	return n, errno
+	return q.in.receive(q.fd, flags)
 }
 
 // answer decides the n datagrams of a batch, in the order of their ids, and sends
