@@ -68,6 +68,8 @@ const (
 	slotOverhead = 512
 	// wakeUp bounds how long the loop sleeps, so that it sees a stop.
 	wakeUp = 200 * time.Millisecond
+	// turn is how often at most the loop lets Go's scheduler have its turn; see receive.
+	turn = 5 * time.Millisecond
 )
 
 // Queue is a bound queue. Packets wait in the kernel from Open on, and Run
@@ -94,6 +96,7 @@ type Queue struct {
 
 	patience patience
 	done     time.Time // when the last batch was answered
+	turned   time.Time // when the scheduler had its last turn
 }
 
 // Open binds a queue number in the caller's network namespace. Its errors are one
@@ -161,8 +164,6 @@ func (q *Queue) Number() uint16 { return q.cfg.Queue }
 // Run answers packets until ctx ends, and returns nil then. It returns an error
 // if the socket fails for good.
 func (q *Queue) Run(ctx context.Context) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	for ctx.Err() == nil {
 		flags := unix.MSG_WAITFORONE
 		if len(q.held) > 0 {
@@ -197,6 +198,12 @@ func (q *Queue) Run(ctx context.Context) error {
 // next some times before it sleeps: to wake a thread costs who sends the packet more than all rules, so
 // much that a sender and a loop that take turns to sleep settle at a fraction of what either can do.
 // In between it yields, so that nobody waits who could run.
+//
+// Go's monitor thread (sysmon, retake) takes the processor away from a goroutine that has not met the
+// scheduler for 10 ms, system calls or not, and then looks every 20 us at what it does, which cost a
+// tenth of the time of a busy loop. A goroutine that calls Gosched more often is left alone. It has a
+// thread of its own while it waits, and is not locked to one: that would make of each turn two
+// changes of threads.
 func (q *Queue) receive(flags int) (n int, errno unix.Errno) {
 	if flags&unix.MSG_DONTWAIT != 0 {
 		return q.in.receive(q.fd, flags)
@@ -210,6 +217,10 @@ func (q *Queue) receive(flags int) (n int, errno unix.Errno) {
 		}
 		q.patience.missed()
 		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	if q.done.Sub(q.turned) > turn {
+		q.turned = q.done
+		runtime.Gosched()
 	}
 	return q.in.receive(q.fd, flags)
 }
