@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/postern-project/postern/bench/measure"
@@ -26,20 +27,24 @@ type entry struct {
 
 const manyWorkers = 8
 
-// connectRound is how long each contestant is loaded in a round, twice.
-const connectRound = 700 * time.Millisecond
+// A contestant is loaded for connectRound twice a round, with many workers and with one.
+// Rounds are short and many, so that those that are compared meet the machine in the same mood.
+const (
+	connectRound = 200 * time.Millisecond
+	connectTimes = 4 // as many rounds as other parts have
+)
 
 // connections measures the rate of new connections, what connect(2) takes, and the
 // processor time of who decides.
 func connections(r *report.Report, o options) (err error) {
-	entries := []*entry{
+	entries := []*entry{ // ours between those that it is compared with
 		{name: "none", kind: "none"},
 		{name: "conntrack", kind: "conntrack"},
+		{name: "learned", kind: "postern"},
 		{name: "static", kind: "static"},
 		{name: "raw", kind: "raw", fresh: true},
-		{name: "callback", kind: "callback", fresh: true},
-		{name: "learned", kind: "postern"},
 		{name: "new", kind: "postern", fresh: true},
+		{name: "callback", kind: "callback", fresh: true},
 	}
 	of := map[string]*entry{}
 	for _, e := range entries {
@@ -52,26 +57,30 @@ func connections(r *report.Report, o options) (err error) {
 			return err
 		}
 	}
-	for n := range o.rounds {
+	for n := range o.rounds * connectTimes {
 		for _, e := range entries {
 			if err := e.round(false); err != nil {
 				return err
 			}
 		}
-		fmt.Fprintf(os.Stderr, "kernel: connect: round %d of %d\n", n+1, o.rounds)
+		slices.Reverse(entries) // to the end and back
+		if n%connectTimes == connectTimes-1 {
+			fmt.Fprintf(os.Stderr, "kernel: connect: round %d of %d\n", n/connectTimes+1, o.rounds)
+		}
 	}
 
 	rate := func(l loaded) float64 { return l.rate() }
 	p50 := func(l loaded) float64 { return l.P50 }
 	p99 := func(l loaded) float64 { return l.P99 }
-	for _, e := range entries {
+	for _, name := range []string{"none", "conntrack", "static", "raw", "callback", "learned", "new"} {
+		e := of[name]
 		r.Add("connect/"+e.name+"/c8-per-s", middle(e.many, rate), report.None)
 		r.Add("connect/"+e.name+"/c1-per-s", middle(e.one, rate), report.None)
 		r.Add("connect/"+e.name+"/p50-us", middle(e.one, p50), report.None)
 		r.Add("connect/"+e.name+"/p99-us", middle(e.one, p99), report.None)
 		if len(e.cpu) > 0 {
 			r.Add("connect/"+e.name+"/cpu-us", measure.Median(e.cpu), report.None)
-			r.Add("connect/"+e.name+"/cpu-outside-kernel-us", microseconds(e.userTotal)/float64(e.connections), report.None)
+			r.Add("connect/"+e.name+"/cpu-outside-kernel-us", e.user(), report.None)
 			// The proof that the load was what it is called.
 			want := report.AtLeast(0.99)
 			if e.name == "learned" {
@@ -111,6 +120,7 @@ func connections(r *report.Report, o options) (err error) {
 		cpu = append(cpu, fresh.cpu[i]/of["callback"].cpu[i])
 	}
 	r.Add("connect/new/cpu-x-callback", measure.Median(cpu), report.AtMost(0.5))
+	r.Add("connect/new/cpu-outside-kernel-x-callback", fresh.user()/of["callback"].user(), report.AtMost(0.5))
 	return nil
 }
 
@@ -162,6 +172,9 @@ func (e *entry) round(warmUp bool) error {
 	}
 	return nil
 }
+
+// user is the decider's processor time outside the kernel, in µs a connection.
+func (e *entry) user() float64 { return microseconds(e.userTotal) / float64(e.connections) }
 
 func (e *entry) failures() (n int) {
 	for _, l := range e.many {
