@@ -36,6 +36,11 @@ func packetMarkIs(mask, value uint32) exprs {
 	return exprs{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, and(u32(mask)), compare(expr.CmpOpEq, u32(value)...)}
 }
 
+// meta mark & MASK != VALUE
+func packetMarkIsNot(mask, value uint32) exprs {
+	return exprs{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, and(u32(mask)), compare(expr.CmpOpNeq, u32(value)...)}
+}
+
 // meta mark set meta mark & ~MASK | VALUE
 func setPacketMark(mask, value uint32) exprs {
 	return exprs{

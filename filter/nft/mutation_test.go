@@ -54,15 +54,26 @@ const (
 	heldPasses                    // a held packet passes when its time is over
 )
 
+const aShortcut = "it spares packets rules that do nothing for them"
+
 // harmless are mutations that no history shows, with the reason.
 var harmless = map[string]string{
-	"allow_way: extension headers: gone":                                               "the loop drops what it cannot read, and judges the rest as it is",
-	"deny_way: extension headers: gone":                                                "it does not say to learn from what it cannot read",
-	"pod_postrouting: conntrack may have it the wrong way round #2: without tcp flags": "it asks more: about a SYN from a server's port to a client's",
-	"enforce: or that it is in doubt: without tcp flags":                               "it is stricter with such a SYN: both directions must be allowed",
-	"a commit of unknown outcome is taken for made":                                    "it takes a change of everything, then a commit that was not made, and a way older than both: not met in 12,000 histories",
-	"cache: no ports: gone":                                                            "no such way is ever learned",
-	"cache: who began is not known: without ct state":                                  "it asks more: about known flows, whose way the cache knows",
+	"flow: not judged yet: gone":                               aShortcut,
+	"kept: flow: not judged yet: gone":                         aShortcut,
+	"flow: not judged yet: of any epoch":                       "a mark of ours has a state",
+	"kept: flow: not judged yet: of any epoch":                 "a mark of ours has a state",
+	"enforce: marked by the queue: without mark":               aShortcut,
+	"raw_prerouting: nobody else sets our marks: without mark": aShortcut,
+	"raw_output: nobody else sets our marks: without mark":     aShortcut,
+	"raw_prerouting: nobody else sets our marks: of any epoch": "without a state no mark says anything",
+	"raw_output: nobody else sets our marks: of any epoch":     "without a state no mark says anything",
+	"raw_prerouting: to arrived: gone":                         "what is there is not of this model, but of TestForgedSource and TestRouterMessages",
+	"learn_allowed: extension headers: gone":                   "the loop drops what it cannot read, and judges the rest as it is",
+	"learn_denied: extension headers: gone":                    "it does not say to learn from what it cannot read",
+	"a commit of unknown outcome is taken for made":            "it takes a change of everything, then a commit that was not made, and a way older than both: not met in 12,000 histories",
+	"cache: no ports: gone":                                    "no such way is ever learned",
+	"cache: who began is not known: without ct state":          "it asks more: about known flows, whose way the cache knows",
+	"enforce: or that it is in doubt: without tcp flags":       "it is stricter with such a SYN: both directions must be allowed",
 }
 
 // place is a rule: the nth of a chain with this comment.
@@ -254,15 +265,19 @@ var more = []mutation{
 	{name: "what was held in vain passes", fault: heldPasses},
 	{name: "act and learn in one rule", mutate: func(_ *builder, chains map[string][]rule) {
 		// Rule "remember the way", and then the verdict, as one: a full set breaks both.
-		rules := slices.Clone(chains[chainVerdicts])
-		for i, r := range rules {
-			if r.comment == "the queue's answer: learn from it" {
-				learn := chains[r.exprs[len(r.exprs)-1].(*expr.Verdict).Chain]
-				act := rules[i+1].exprs[len(rules[i+1].exprs)-1]
-				rules[i].exprs = slices.Concat(r.exprs[:len(r.exprs)-1], learn[len(learn)-2].exprs, exprs{act})
+		var rules []rule
+		learns := false
+		for _, r := range chains[chainPresent] {
+			if learns { // the rule that acts
+				learn := chains[map[string]string{chainAccepted: chainAllowWay, chainDenied: chainDenyWay}[r.exprs[len(r.exprs)-1].(*expr.Verdict).Chain]]
+				r.exprs = slices.Insert(slices.Clone(r.exprs), len(r.exprs)-1, learn[v4].exprs...)
+				rules = append(rules, r)
+				learns = false
+			} else if learns = r.comment == "the queue's answer: learn from it"; !learns {
+				rules = append(rules, r)
 			}
 		}
-		chains[chainVerdicts] = slices.DeleteFunc(rules, func(r rule) bool { return r.comment == "the queue's answer" && len(r.exprs) == 4 })
+		chains[chainPresent] = rules
 	}},
 }
 

@@ -13,6 +13,7 @@ type chain struct {
 	hook     *nftables.ChainHook     // nil for a regular chain
 	priority *nftables.ChainPriority // set with hook
 	rules    []rule
+	ofOthers bool // rules are there that Table leaves alone
 }
 
 type rule struct {
@@ -22,24 +23,37 @@ type rule struct {
 
 // The chains that others jump to.
 const (
-	chainFlow      = "flow"       // flows that were judged leave here
-	chainKeep      = "keep"       // those that were judged in an earlier epoch
-	chainAnswers   = "answers"    // what goes against its flow's direction
-	chainTaken     = "taken"      // connections that conntrack did not see begin
-	chainUnknown   = "unknown"    // from addresses of pods to come
-	chainUnknownTo = "unknown_to" // and to them
-	chainEnforce   = "enforce"    // what has a protected end
-	chainVerdicts  = "verdicts"   // what came back from the queue
-	chainAccepted  = "accepted"   // the queue's answers
-	chainDenied    = "denied"     //
-	chainAllowWay  = "allow_way"  // what is learned from them
-	chainDenyWay   = "deny_way"   //
-	chainCache     = "cache"      // ways that were decided before
-	chainLastCache = "last_cache" // in the last epoch
-	chainCached    = "cached"     // accepted for it
-	chainGuard     = "guards"     // a source's share of the queue
-	chainOwn       = "own"        // what this host sends its pods
-	chainTunnel    = "tunnels"    // what pods must not send
+	chainFlow         = "flow"          // flows that were judged leave here
+	chainKeep         = "keep"          // those that were judged in an earlier epoch
+	chainStamp        = "stamp"         // the flow is accepted in this epoch
+	chainStampDenied  = "stamp_denied"  // or denied
+	chainOtherIn      = "other_in"      // to this host, not TCP
+	chainOtherOut     = "other_out"     // to others
+	chainUnderwayIn   = "underway_in"   // TCP, but not the first packet
+	chainUnderwayOut  = "underway_out"  //
+	chainFromHost     = "from_host"     // sent by this host
+	chainAnswers      = "answers"       // what goes against its flow's direction
+	chainTaken        = "taken"         // connections that conntrack did not see begin
+	chainUnknown      = "unknown"       // from addresses of pods to come
+	chainUnknownTo    = "unknown_to"    // and to them
+	chainEnforce      = "enforce"       // what has a protected end
+	chainErrors       = "errors"        // about flows that are not accepted
+	chainVerdicts     = "verdicts"      // what came back from the queue
+	chainPresent      = "present"       // decided in this epoch
+	chainAccepted     = "accepted"      // the queue's answers
+	chainDenied       = "denied"        //
+	chainLearnAllowed = "learn_allowed" // what is learned from them
+	chainLearnDenied  = "learn_denied"  //
+	chainAllowWay     = "allow_way"     // and where it is written
+	chainDenyWay      = "deny_way"      //
+	chainCache        = "cache"         // what may be answered by a way that was decided before
+	chainWays         = "ways"          // in this epoch
+	chainLastCache    = "last_cache"    // or in the last
+	chainLastWays     = "last_ways"     //
+	chainCached       = "cached"        // accepted for it
+	chainGuard        = "guards"        // a source's share of the queue
+	chainOwn          = "own"           // what this host sends its pods
+	chainTunnel       = "tunnels"       // what pods must not send
 )
 
 // srcnat and what stands around it: destination NAT is done and source NAT is
@@ -69,39 +83,52 @@ type builder struct {
 // chains is the whole table as a value.
 func (b *builder) chains() []chain { return append(b.ofEpoch(), b.lasting()...) }
 
-// ofEpoch are the chains in which the epoch stands, among them all that look into the
-// caches or write to them. A change of policy makes them anew, and no others.
+// ofEpoch are the chains in which the epoch stands. They are as short as can be, since a
+// change of policy makes them anew, and no others.
 func (b *builder) ofEpoch() []chain {
+	m, now := b.cfg.Marks, b.epoch%2
 	return []chain{
-		{name: chainKeep, rules: b.keep()},
 		{name: chainFlow, rules: b.flow()},
-		{name: chainAllowWay, rules: b.learn(b.allowed[b.epoch%2])},
-		{name: chainDenyWay, rules: b.learn(b.denied[b.epoch%2])},
-		{name: chainAccepted, rules: b.accepted()},
-		{name: chainDenied, rules: b.deny()},
-		{name: chainCached, rules: b.cached()},
-		{name: chainLastCache, rules: b.lastCache()},
-		{name: chainCache, rules: b.cache()},
-		{name: chainVerdicts, rules: b.verdicts()},
-		{name: chainOwn, rules: b.own()},
+		{name: chainStamp, rules: []rule{{"remember it", setFlowMark(b.mask(), m.Flow(b.epoch))}}},
+		{name: chainStampDenied, rules: []rule{{"remember it", setFlowMark(b.mask(), m.Denied(b.epoch))}}},
+		{name: chainPresent, rules: b.present()},
+		{name: chainAllowWay, rules: each("remember the way", func(v int) exprs { return addWay(v, b.allowed[now][v]) })},
+		{name: chainDenyWay, rules: each("remember the way", func(v int) exprs { return addWay(v, b.denied[now][v]) })},
+		{name: chainWays, rules: b.ways()},
+		{name: chainLastWays, rules: b.lastWays()},
 	}
 }
 
 // lasting are the chains that stay as they are.
 func (b *builder) lasting() []chain {
 	chains := []chain{
+		{name: chainKeep, rules: b.keep()},
+		{name: chainAccepted, rules: b.accepted(CounterAccepted)},
+		{name: chainCached, rules: b.accepted(CounterAllowedCache)},
+		{name: chainDenied, rules: []rule{{"", jump(chainStampDenied)}, {"stop it", join(count(CounterDenied), drop())}}},
+		{name: chainOwn, rules: []rule{{"", jump(chainStamp)}, {"let it pass", join(count(CounterFromNode), accept())}}},
+		{name: chainLearnAllowed, rules: append(b.notFirst(), rule{"", goTo(chainAllowWay)})},
+		{name: chainLearnDenied, rules: append(b.notFirst(), rule{"", goTo(chainDenyWay)})},
+		{name: chainLastCache, rules: append(b.unlessDirty(), rule{"", goTo(chainLastWays)})},
+		{name: chainCache, rules: append(b.notFirst(), rule{"", jump(chainWays)}, rule{"", goTo(chainLastCache)})},
+		{name: chainVerdicts, rules: b.verdicts()},
 		{name: chainGuard, rules: b.guards()},
+		{name: chainErrors, rules: icmpErrors()},
 		{name: chainEnforce, rules: b.enforce()},
 		{name: chainUnknown, rules: b.unknown(true)},
 		{name: chainUnknownTo, rules: b.unknown(false)},
 		{name: chainAnswers, rules: b.answers()},
 		{name: chainTaken, rules: b.taken()},
+		{name: chainFromHost, rules: b.fromHost()},
 		{name: chainTunnel, rules: b.tunnels()},
-		{name: "raw_prerouting", hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{
-			{"nobody else sets our marks", setPacketMark(b.mask(), 0)},
-		}},
+		{name: chainOtherIn, rules: otherIn()},
+		{name: chainUnderwayIn, rules: underwayIn()},
+		{name: chainOtherOut, rules: otherOut()},
+		{name: chainUnderwayOut, rules: b.underwayOut()},
+		{name: chainArrived, ofOthers: true},
+		{name: "raw_prerouting", hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: []rule{b.unmark(), {"", jump(chainArrived)}}},
 		{name: "raw_output", hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw, rules: []rule{
-			{"nobody else sets our marks", setPacketMark(b.mask(), 0)},
+			b.unmark(),
 			// IPVS sends forwarded packets through here too, with the pod's address.
 			{"sent by this host", join(ownAddress(true), setPacketMark(b.mask(), b.cfg.Marks.at(stateLocal, 0)))},
 		}},
@@ -126,6 +153,11 @@ func (b *builder) unanswered() []rule {
 	}
 }
 
+// unmark writes only where it must: nearly no packet has a mark of ours when it comes.
+func (b *builder) unmark() rule {
+	return rule{"nobody else sets our marks", join(packetMarkIsNot(b.mask(), 0), setPacketMark(b.mask(), 0))}
+}
+
 func (b *builder) mask() uint32 { return b.cfg.Marks.Mask() }
 
 // each makes a rule for either family.
@@ -147,6 +179,7 @@ func (b *builder) flow() []rule {
 	rules := []rule{
 		{"accepted TCP flows, but not a SYN", join(flowMarkIs(ours, accepted), notOpening(), accept())},
 		{"accepted flows", join(flowMarkIs(ours, accepted), notTCP, accept())},
+		{"not judged yet", join(flowMarkIs(b.mask(), 0), back())},
 		{"denied TCP flows, but not a SYN", join(denied, notOpening(), count(CounterDeniedFlow), drop())},
 		{"denied flows", join(denied, notTCP, count(CounterDeniedFlow), drop())},
 	}
@@ -167,18 +200,9 @@ func (b *builder) keep() []rule {
 		},
 		b.unlessDirty(),
 		[]rule{
-			{"still accepted: remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
+			{"still accepted", jump(chainStamp)},
 			{"let it pass", join(count(CounterKept), accept())},
 		})
-}
-
-// isAnswer makes rules for what goes against its flow's direction. A SYN does not: it
-// begins a connection, whatever is left of one that had the same ports.
-func isAnswer(comment string, then exprs) []rule {
-	return []rule{
-		{comment, join(isReply(), notOpening(), then)},
-		{comment, join(isReply(), l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), then)},
-	}
 }
 
 func (b *builder) unlessDirty() []rule {
@@ -194,17 +218,21 @@ func (b *builder) unlessDirty() []rule {
 // one rule the packet would go round for ever.
 func (b *builder) verdicts() []rule {
 	m := b.cfg.Marks
-	answer := func(mark uint32) exprs { return packetMarkIs(b.mask(), mark|b.epoch<<m.EpochShift()) }
 	stale := func(s state) rule {
 		return rule{"an answer of the past", join(packetMarkIs(m.stateMask(), m.at(s, 0)), count(CounterStale))}
 	}
+	return []rule{{"", jump(chainPresent)}, stale(statePass), stale(stateLearn), stale(stateDeny)}
+}
+
+func (b *builder) present() []rule {
+	m := b.cfg.Marks
+	answer := func(mark uint32) exprs { return packetMarkIs(b.mask(), mark|b.epoch<<m.EpochShift()) }
 	return []rule{
 		{"the queue's answer", join(answer(m.Pass()), goTo(chainAccepted))},
-		{"the queue's answer: learn from it", join(answer(m.Learn()), jump(chainAllowWay))},
+		{"the queue's answer: learn from it", join(answer(m.Learn()), jump(chainLearnAllowed))},
 		{"the queue's answer", join(answer(m.Learn()), goTo(chainAccepted))},
-		{"the queue's answer: learn from it", join(answer(m.Deny()), jump(chainDenyWay))},
+		{"the queue's answer: learn from it", join(answer(m.Deny()), jump(chainLearnDenied))},
 		{"the queue's answer", join(answer(m.Deny()), goTo(chainDenied))},
-		stale(statePass), stale(stateLearn), stale(stateDeny),
 	}
 }
 
@@ -215,20 +243,17 @@ func (b *builder) enforce() []rule {
 	m := b.cfg.Marks
 	return slices.Concat(
 		[]rule{
-			// Its own addresses need not be those of the flow, whose mark it carries. So
-			// it is never judged by itself, and never teaches anything.
-			{"an error about a flow that is not accepted", join(isRelated(), l4proto(expr.CmpOpEq, unix.IPPROTO_ICMP), count(CounterError), drop())},
-			{"an error about a flow that is not accepted", join(isRelated(), l4proto(expr.CmpOpEq, unix.IPPROTO_ICMPV6), count(CounterError), drop())},
-			{"", jump(chainVerdicts)},
+			{"about another flow", join(isRelated(), jump(chainErrors))},
+			{"marked by the queue", join(packetMarkIsNot(b.cfg.Marks.stateMask(), 0), jump(chainVerdicts))},
 		},
 		invalid(b.cfg.JudgeInvalid),
 		[]rule{
 			{"", jump(chainCache)},
 			{"", jump(chainGuard)},
 			{"nothing is known", setPacketMark(b.mask(), b.asked())},
-		},
-		isAnswer("tell the queue who began the flow", setPacketMark(b.mask(), m.Reply())),
-		[]rule{
+			// A SYN begins a connection, whatever is left of one that had the same ports.
+			{"tell the queue who began the flow", join(isReply(), notOpening(), setPacketMark(b.mask(), m.Reply()))},
+			{"tell the queue who began the flow", join(isReply(), l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), setPacketMark(b.mask(), m.Reply()))},
 			{"or that nobody knows", join(isTaken(), setPacketMark(b.mask(), m.Taken()))},
 			{"or that it is in doubt", join(flowIs(expr.CtStateBitESTABLISHED), isOriginal(), notOpening(), looksLikeAnswer(), setPacketMark(b.mask(), m.Doubt()))},
 			{"or that it is in doubt", join(isReply(), notOpening(), looksLikeQuestion(), setPacketMark(b.mask(), m.Doubt()))},
@@ -244,18 +269,18 @@ func (b *builder) asked() uint32 {
 	return 0
 }
 
-// accepted lets a packet pass that the queue accepted.
-func (b *builder) accepted() []rule {
-	return []rule{
-		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
-		{"let it pass", join(count(CounterAccepted), setPacketMark(b.mask(), 0), accept())},
-	}
+// accepted lets a packet pass, and its flow from now on.
+func (b *builder) accepted(c Counter) []rule {
+	return []rule{{"", jump(chainStamp)}, {"let it pass", join(count(c), setPacketMark(b.mask(), 0), accept())}}
 }
 
-func (b *builder) deny() []rule {
+// icmpErrors are never judged by themselves, and never teach anything: their own addresses
+// need not be those of the flow that they are about, whose mark they carry.
+func icmpErrors() []rule {
+	const comment = "an error about a flow that is not accepted"
 	return []rule{
-		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Denied(b.epoch))},
-		{"stop it", join(count(CounterDenied), drop())},
+		{comment, join(l4proto(expr.CmpOpEq, unix.IPPROTO_ICMP), count(CounterError), drop())},
+		{comment, join(l4proto(expr.CmpOpEq, unix.IPPROTO_ICMPV6), count(CounterError), drop())},
 	}
 }
 
@@ -270,41 +295,26 @@ func (b *builder) notFirst() []rule {
 	}
 }
 
-// learn remembers a way.
-func (b *builder) learn(to pair) []rule {
-	return append(b.notFirst(), each("remember the way", func(v int) exprs { return addWay(v, to[v]) })...)
-}
-
-// cache answers for ways that were decided before.
-func (b *builder) cache() []rule {
+// ways answers for what was decided before in this epoch.
+func (b *builder) ways() (rules []rule) {
 	allowed, denied := b.allowed[b.epoch%2], b.denied[b.epoch%2]
-	rules := slices.Concat(
-		b.notFirst(),
-		each("denied before", func(v int) exprs { return join(wayIn(v, denied[v]), count(CounterDeniedCache), drop()) }),
-		each("allowed before", func(v int) exprs { return join(wayIn(v, allowed[v]), goTo(chainCached)) }))
-	if b.carry {
-		rules = append(rules, rule{"", jump(chainLastCache)})
+	for v := range denied {
+		rules = append(rules,
+			rule{"denied before", join(wayIn(v, denied[v]), count(CounterDeniedCache), drop())},
+			rule{"allowed before", join(wayIn(v, allowed[v]), goTo(chainCached))})
 	}
 	return rules
 }
 
-// lastCache lets ways into the present epoch whose ends nothing has narrowed.
-func (b *builder) lastCache() []rule {
+// lastWays lets ways into the present epoch that were allowed in the last.
+func (b *builder) lastWays() []rule {
 	if !b.carry {
 		return nil
 	}
 	last, now := b.allowed[(b.epoch+1)%2], b.allowed[b.epoch%2]
 	return slices.Concat(
-		b.unlessDirty(),
 		each("still allowed: remember it", func(v int) exprs { return append(wayIn(v, last[v]), addWay(v, now[v])...) }),
 		each("still allowed", func(v int) exprs { return join(wayIn(v, last[v]), goTo(chainCached)) }))
-}
-
-func (b *builder) cached() []rule {
-	return []rule{
-		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
-		{"let it pass", join(count(CounterAllowedCache), setPacketMark(b.mask(), 0), accept())},
-	}
 }
 
 // guards drops what is over a source's share of the queue. Packets of flows that
@@ -328,136 +338,9 @@ func (b *builder) guards() (rules []rule) {
 	return rules
 }
 
-// own accepts flows that this host began.
-func (b *builder) own() []rule {
-	return []rule{
-		{"remember it", setFlowMark(b.mask(), b.cfg.Marks.Flow(b.epoch))},
-		{"let it pass", join(count(CounterFromNode), accept())},
-	}
-}
-
-func (b *builder) input() []rule {
-	return slices.Concat(
-		[]rule{
-			{"", jump(chainFlow)},
-			{"conntrack may have it the wrong way round", join(isReply(), notOpening(), looksLikeQuestion(), jump(chainTaken))},
-		},
-		isAnswer("answers to this host", accept()),
-		// Listener discovery, router and neighbour solicitation and neighbour
-		// advertisement; not router advertisement (134) or redirect (137),
-		// which no pod should send.
-		icmp6Accept(nil, 130, 131, 132, 133, 135, 136),
-		[]rule{{"", jump(chainTunnel)}},
-		b.toHost(),
-		each("from a protected pod", func(v int) exprs { return join(addrIn(b.egress[v], true), goTo(chainEnforce)) }),
-		b.unknownBut(true),
-	)
-}
-
-func (b *builder) postrouting() []rule {
-	local := packetMarkIs(b.cfg.Marks.stateMask(), b.cfg.Marks.at(stateLocal, 0))
-	return slices.Concat(
-		[]rule{{"", jump(chainFlow)}},
-		icmp6Accept(hopLimit255(), 133, 135, 136),
-		[]rule{
-			{"this host's errors about flows", join(local, isRelated(), accept())},
-		},
-		[]rule{{"", jump(chainTunnel)}},
-		[]rule{
-			{"conntrack may have it the wrong way round", join(isReply(), notOpening(), looksLikeQuestion(), jump(chainTaken))},
-			{"conntrack may have it the wrong way round", join(isOriginal(), notOpening(), looksLikeAnswer(), jump(chainTaken))},
-		},
-		isAnswer("goes against its flow's direction", goTo(chainAnswers)),
-		each("this host reaches its pods", func(v int) exprs { return join(local, addrIn(b.ingress[v], false), goTo(chainOwn)) }),
-		[]rule{{"began unseen", join(isTaken(), jump(chainTaken))}},
-		each("from a protected pod", func(v int) exprs { return join(addrIn(b.egress[v], true), goTo(chainEnforce)) }),
-		each("to a protected pod", func(v int) exprs { return join(addrIn(b.ingress[v], false), goTo(chainEnforce)) }),
-		[]rule{{"this host reaches all", join(local, accept())}},
-		b.unknownBut(true), b.unknownBut(false),
-	)
-}
-
-// answers are judged as the flow that they belong to: policy is about who began.
-func (b *builder) answers() []rule {
-	return slices.Concat(
-		each("of a protected pod's flow", func(v int) exprs { return join(addrIn(b.egress[v], false), goTo(chainEnforce)) }),
-		each("of a flow to a protected pod", func(v int) exprs { return join(addrIn(b.ingress[v], true), goTo(chainEnforce)) }),
-		b.unknownBut(true), b.unknownBut(false))
-}
-
-// taken are the packets on which conntrack picks up a connection, and those of
-// connections that it may have picked up. What looks like its opener may be the one
-// that was connected to, so either end counts as both.
-func (b *builder) taken() (rules []rule) {
-	for _, set := range []pair{b.egress, b.ingress} {
-		for _, source := range []bool{true, false} {
-			rules = append(rules, each("an end is protected", func(v int) exprs { return join(addrIn(set[v], source), goTo(chainEnforce)) })...)
-		}
-	}
-	return slices.Concat(rules, b.unknownBut(true), b.unknownBut(false))
-}
-
-// unknownBut leads packets to the queue that have an address at one end which is a
-// pod's, and whose pod is not known yet.
-func (b *builder) unknownBut(source bool) []rule {
-	if len(b.cfg.Local) == 0 {
-		return nil
-	}
-	return each("a pod that is not known yet", func(v int) exprs {
-		return join(addrInBut(b.local[v], b.pods[v], source), jump(map[bool]string{true: chainUnknown, false: chainUnknownTo}[source]))
-	})
-}
-
-func (b *builder) unknown(source bool) []rule {
-	if len(b.cfg.Local) == 0 {
-		return nil
-	}
-	return []rule{
-		{"no pod's, but this host's own", join(ownAddress(source), back())},
-		{"a pod that is not known yet", goTo(chainEnforce)},
-	}
-}
-
 func invalid(judge bool) []rule {
 	if judge {
 		return nil
 	}
 	return []rule{{"fits no flow", join(isInvalid(), count(CounterInvalid), drop())}}
-}
-
-// tunnels drops what a pod wraps up itself: inside, it could claim any address on
-// the network of whoever unwraps it. The protocol is looked at first: these rules see
-// every packet of the flows that no policy is about.
-func (b *builder) tunnels() (rules []rule) {
-	if b.cfg.AllowTunnels {
-		return nil
-	}
-	for _, set := range b.pods {
-		if b.cfg.VXLANPort != 0 {
-			rules = append(rules, rule{"VXLAN from a pod", join(udpTo(b.cfg.VXLANPort), addrIn(set, true), count(CounterTunnel), drop())})
-		}
-		rules = append(rules, rule{"IP in IP from a pod", join(l4proto(expr.CmpOpEq, unix.IPPROTO_IPIP), addrIn(set, true), count(CounterTunnel), drop())})
-	}
-	return rules
-}
-
-// toHost refuses new flows of pods to their own host, if that is wanted.
-func (b *builder) toHost() []rule {
-	if b.cfg.ToHost == ToHostAccept {
-		return nil
-	}
-	refuse := drop()
-	if b.cfg.ToHost == ToHostReject {
-		refuse = reject()
-	}
-	return each("pods do not reach this host", func(v int) exprs { return join(addrIn(b.pods[v], true), count(CounterToHost), refuse) })
-}
-
-// icmp6Accept lets messages of the link pass; one rule a type, so that the
-// listing reads without anonymous sets.
-func icmp6Accept(only exprs, types ...byte) (rules []rule) {
-	for _, t := range types {
-		rules = append(rules, rule{"neighbour and listener discovery", join(only, icmp6Type(t), accept())})
-	}
-	return rules
 }

@@ -32,17 +32,17 @@ const (
 // date, and a pod is bound by the route that its network plugin makes before it
 // starts. What is learned is only which links are pods' own.
 //
-// It has chains of its own in postern's table, which Table leaves alone. It is not
-// safe for concurrent use.
+// It fills chains of its own in postern's table, which Table only makes and jumps to. It is
+// not safe for concurrent use.
 type Sources struct {
 	conn   *Conn
 	check  SourceCheck
 	exempt []netip.Prefix
 }
 
-// The chains: the first sees every packet that arrives, before conntrack does.
+// Table jumps to the first with every packet that arrives, before conntrack has seen it.
 const (
-	chainArrived = "source_arrived"
+	chainArrived = "arrived"
 	chainSources = "sources"
 )
 
@@ -57,11 +57,7 @@ func NewSources(c *Conn, check SourceCheck, exempt []netip.Prefix) *Sources {
 func (s *Sources) Apply(links []int) error {
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: TableName}
 	set := &nftables.Set{Table: t, Name: "links", KeyType: nftables.TypeIFIndex, Comment: "links that lead to pods of this host"}
-	policy := nftables.ChainPolicyAccept
-	arrived := &nftables.Chain{
-		Table: t, Name: chainArrived, Type: nftables.ChainTypeFilter, Policy: &policy,
-		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
-	}
+	arrived := &nftables.Chain{Table: t, Name: chainArrived}
 	sources := &nftables.Chain{Table: t, Name: chainSources}
 	s.conn.AddObj(&nftables.NamedObj{Table: t, Name: string(CounterSpoofed), Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 	if err := s.conn.AddSet(set, nil); err != nil {
@@ -78,7 +74,6 @@ func (s *Sources) Apply(links []int) error {
 		}
 	}
 	s.conn.AddChain(sources)
-	s.conn.AddChain(arrived)
 	s.conn.FlushChain(arrived)
 	s.conn.FlushChain(sources)
 	add := func(ch *nftables.Chain, rules []rule) {
@@ -91,6 +86,7 @@ func (s *Sources) Apply(links []int) error {
 		pods4 := &nftables.Set{Table: t, Name: "pods4", KeyType: nftables.TypeIPAddr}
 		pods6 := &nftables.Set{Table: t, Name: "pods6", KeyType: nftables.TypeIP6Addr}
 		add(arrived, []rule{
+			goesBack(unix.NFPROTO_IPV4), // nearly all packets
 			{"from a pod's link", join(linkIn(set), goTo(chainSources))},
 			{"with a pod's address, from anywhere", join(addrIn(pods4, true), goTo(chainSources))},
 			{"with a pod's address, from anywhere", join(addrIn(pods6, true), goTo(chainSources))},
@@ -116,11 +112,11 @@ func (s *Sources) rules() []rule {
 		// its sender, which need not have an address of anybody for it.
 		rule{"not a router", join(icmp6Type(134), refuse)},
 		rule{"not a router", join(icmp6Type(137), refuse)},
+		goesBack(unix.NFPROTO_IPV6),
 		// These are never routed, and a pod needs them to get an address and to find its gateway.
 		rule{"no address yet", join(sourceIn(netip.MustParsePrefix("0.0.0.0/32")), accept())},
 		rule{"no address yet", join(sourceIn(netip.MustParsePrefix("::/128")), accept())},
 		rule{"of the link", join(sourceIn(netip.MustParsePrefix("fe80::/10")), accept())},
-		rule{"an answer would go back this way", join(answerGoesBack(), accept())},
 		rule{"not the sender's address", refuse})
 }
 
@@ -149,9 +145,9 @@ func sourceIn(p netip.Prefix) exprs {
 
 // fib saddr . iif oif exists: the best route to the source goes out where the packet
 // came in. The host's own addresses have none.
-func answerGoesBack() exprs {
-	return exprs{
+func goesBack(nfproto byte) rule {
+	return rule{"an answer would go back this way", join(family(nfproto), exprs{
 		&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
 		compare(expr.CmpOpEq, 1),
-	}
+	}, accept())}
 }

@@ -377,7 +377,7 @@ func (t *Table) renew(now inForce, fresh bool) {
 	b := t.builder(now)
 	changed := b.ofEpoch()
 	if !t.inside {
-		changed = b.chains()
+		changed = slices.DeleteFunc(b.chains(), func(ch chain) bool { return ch.ofOthers })
 	}
 	for _, ch := range changed { // a set cannot be deleted while a rule looks into it
 		c.FlushChain(&nftables.Chain{Table: t.table, Name: ch.name})

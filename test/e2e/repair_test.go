@@ -138,7 +138,7 @@ func TestDamagedTable(t *testing.T) {
 		{"rules", "flush chain inet postern enforce"},
 		{"a base chain", "flush chain inet postern pod_postrouting; delete chain inet postern pod_postrouting"},
 		{"addresses", "delete element inet postern ingress4 { " + addr(false) + " }; delete element inet postern ingress6 { " + addr(true) + " }"},
-		{"the check of sources", "flush chain inet postern source_arrived; flush chain inet postern sources; delete chain inet postern source_arrived; delete set inet postern links"},
+		{"the check of sources", "flush chain inet postern arrived; flush chain inet postern sources; delete chain inet postern sources; delete set inet postern links"},
 		{"a rule before ours", "insert rule inet postern pod_postrouting accept"},
 		{"asleep", "add table inet postern { flags dormant; }"},
 		{"another in its place", "delete table inet postern; table inet postern { set ingress4 { type inet_service; }; chain enforce { type filter hook forward priority 0; }; }"},
