@@ -17,7 +17,9 @@ type entry struct {
 	fresh      bool // every tuple new
 	*contestant
 	many, one []loaded  // of each round, with manyWorkers and with one
-	cpu       []float64 // µs a connection, of the decider
+	bare      []loaded  // with manyWorkers, of bare connections
+	cpu       []float64 // µs a connection, of the decider, with manyWorkers
+	bareCPU   []float64
 	// uses of the decider over all rounds, for the coarse clock
 	userTotal   time.Duration
 	connections int
@@ -27,7 +29,7 @@ type entry struct {
 
 const manyWorkers = 8
 
-// A contestant is loaded for connectRound twice a round, with many workers and with one.
+// A contestant is loaded three times a round, for connectRound each.
 // Rounds are short and many, so that those that are compared meet the machine in the same mood.
 const (
 	connectRound = 200 * time.Millisecond
@@ -76,9 +78,10 @@ func connections(r *report.Report, o options) (err error) {
 		e := of[name]
 		r.Add("connect/"+e.name+"/c8-per-s", middle(e.many, rate), report.None)
 		r.Add("connect/"+e.name+"/c1-per-s", middle(e.one, rate), report.None)
+		r.Add("connect/"+e.name+"/bare-per-s", middle(e.bare, rate), report.None)
 		r.Add("connect/"+e.name+"/p50-us", middle(e.one, p50), report.None)
 		r.Add("connect/"+e.name+"/p99-us", middle(e.one, p99), report.None)
-		if len(e.cpu) > 0 {
+		if e.decider != 0 {
 			r.Add("connect/"+e.name+"/cpu-us", measure.Median(e.cpu), report.None)
 			r.Add("connect/"+e.name+"/cpu-outside-kernel-us", e.user(), report.None)
 			// The proof that the load was what it is called.
@@ -94,43 +97,47 @@ func connections(r *report.Report, o options) (err error) {
 	}
 	learned, fresh := of["learned"], of["new"]
 	for _, c := range []struct {
-		name        string
-		us, them    *entry
-		many1, one1 report.Target
+		name     string
+		us, them *entry
+		target   report.Target
 	}{
-		{"learned/x-conntrack", learned, of["conntrack"], report.AtLeast(0.85), report.None},
-		{"learned/x-static", learned, of["static"], report.AtLeast(0.97), report.None},
-		{"new/x-raw", fresh, of["raw"], report.AtLeast(0.90), report.None},
-		{"new/x-callback", fresh, of["callback"], report.AtLeast(1.6), report.None},
+		{"learned/x-conntrack", learned, of["conntrack"], report.AtLeast(0.85)},
+		{"learned/x-static", learned, of["static"], report.AtLeast(0.97)},
+		{"new/x-raw", fresh, of["raw"], report.AtLeast(0.90)},
+		{"new/x-callback", fresh, of["callback"], report.AtLeast(1.6)},
 	} {
-		r.Add("connect/"+c.name, ratio(c.us.many, c.them.many, rate), c.many1)
-		r.Add("connect/"+c.name+"-c1", ratio(c.us.one, c.them.one, rate), c.one1)
+		r.Add("connect/"+c.name, ratio(c.us.many, c.them.many, rate), c.target)
+		r.Add("connect/"+c.name+"-c1", ratio(c.us.one, c.them.one, rate), report.None)
+		r.Add("connect/"+c.name+"-bare", ratio(c.us.bare, c.them.bare, rate), report.None)
 	}
 	// What could be reached at best: a loop that decides nothing, and no loop at all.
-	r.Add("connect/raw/x-callback", ratio(of["raw"].many, of["callback"].many, rate), report.None)
-	r.Add("connect/conntrack/x-callback", ratio(of["conntrack"].many, of["callback"].many, rate), report.None)
+	for _, name := range []string{"raw", "conntrack"} {
+		r.Add("connect/"+name+"/x-callback", ratio(of[name].many, of["callback"].many, rate), report.None)
+		r.Add("connect/"+name+"/x-callback-bare", ratio(of[name].bare, of["callback"].bare, rate), report.None)
+	}
 	var added []float64
 	for i := range learned.one {
 		added = append(added, learned.one[i].P50-of["conntrack"].one[i].P50)
 	}
 	r.Add("connect/learned/added-p50-us", measure.Median(added), report.AtMost(25))
 	r.Add("connect/learned/p99-x-conntrack", ratio(learned.one, of["conntrack"].one, p99), report.AtMost(1.2))
-	var cpu []float64
-	for i := range fresh.cpu {
-		cpu = append(cpu, fresh.cpu[i]/of["callback"].cpu[i])
-	}
-	r.Add("connect/new/cpu-x-callback", measure.Median(cpu), report.AtMost(0.5))
+	r.Add("connect/new/cpu-x-callback", middleRatio(fresh.cpu, of["callback"].cpu), report.AtMost(0.5))
+	r.Add("connect/new/cpu-x-callback-bare", middleRatio(fresh.bareCPU, of["callback"].bareCPU), report.None)
 	r.Add("connect/new/cpu-outside-kernel-x-callback", fresh.user()/of["callback"].user(), report.AtMost(0.5))
 	return nil
 }
 
-// round loads the contestant twice, with many workers and with one, and keeps what
-// came of it unless it only warms up.
+// round loads the contestant, with many workers, with bare connections and with one worker, and
+// keeps what came of it unless it only warms up.
 func (e *entry) round(warmUp bool) error {
-	for _, workers := range []int{manyWorkers, 1} {
-		p := known(workers, connectRound)
+	for _, p := range []plan{
+		{workers: manyWorkers, lasts: connectRound},
+		{workers: manyWorkers, lasts: connectRound, bare: true},
+		{workers: 1, lasts: connectRound},
+	} {
+		p = known(p)
 		if e.fresh {
-			p = e.contestant.fresh(workers, connectRound)
+			p = e.contestant.fresh(p)
 		}
 		all, user, err := e.processorTime()
 		if err != nil {
@@ -156,18 +163,20 @@ func (e *entry) round(warmUp bool) error {
 		if l.Failures > 0 {
 			fmt.Fprintf(os.Stderr, "kernel: %s: %d of %d connections failed, the first with: %s\n", e.name, l.Failures, e.sent, l.Error)
 		}
+		cpu := microseconds(all2-all) / float64(l.Connections)
 		switch {
 		case warmUp:
-		case workers == 1:
+		case p.workers == 1:
 			e.one = append(e.one, l)
+		case p.bare:
+			e.bare = append(e.bare, l)
+			e.bareCPU = append(e.bareCPU, cpu)
 		default:
 			e.many = append(e.many, l)
-			if e.decider != 0 {
-				e.cpu = append(e.cpu, microseconds(all2-all)/float64(l.Connections))
-				e.userTotal += user2 - user
-				e.connections += l.Connections
-				e.queued += queued2 - queued
-			}
+			e.cpu = append(e.cpu, cpu)
+			e.userTotal += user2 - user
+			e.connections += l.Connections
+			e.queued += queued2 - queued
 		}
 	}
 	return nil
@@ -177,10 +186,7 @@ func (e *entry) round(warmUp bool) error {
 func (e *entry) user() float64 { return microseconds(e.userTotal) / float64(e.connections) }
 
 func (e *entry) failures() (n int) {
-	for _, l := range e.many {
-		n += l.Failures
-	}
-	for _, l := range e.one {
+	for _, l := range slices.Concat(e.many, e.bare, e.one) {
 		n += l.Failures
 	}
 	return n
@@ -198,9 +204,17 @@ func middle(rounds []loaded, value func(loaded) float64) float64 {
 // ratio is the median, over the rounds, of a value of ours divided by theirs in the
 // same round.
 func ratio(us, them []loaded, value func(loaded) float64) float64 {
+	var ours, theirs []float64
+	for i := range us {
+		ours, theirs = append(ours, value(us[i])), append(theirs, value(them[i]))
+	}
+	return middleRatio(ours, theirs)
+}
+
+func middleRatio(us, them []float64) float64 {
 	var all []float64
 	for i := range us {
-		all = append(all, value(us[i])/value(them[i]))
+		all = append(all, us[i]/them[i])
 	}
 	return measure.Median(all)
 }

@@ -105,8 +105,8 @@ func (c *contestant) conntrackOnly(options) error { return c.rules("ct state est
 // staticMap knows the tuples of the load from the beginning.
 func (c *contestant) staticMap(options) error {
 	var tuples []string
-	for i := range ports {
-		tuples = append(tuples, fmt.Sprintf("%s . %s . tcp . %d : accept", clientAddr, serverAddr, firstPort+i))
+	for port := firstPort; port <= lastPort; port++ {
+		tuples = append(tuples, fmt.Sprintf("%s . %s . tcp . %d : accept", clientAddr, serverAddr, port))
 	}
 	return c.rules("ct state established accept\n" +
 		"ip saddr . ip daddr . meta l4proto . th dport vmap { " + strings.Join(tuples, ", ") + " }\n" +
@@ -205,7 +205,7 @@ spec:
     protocol: TCP
     source: {nets: [%s]}
     destination: {ports: ["%d:%d"]}
-`, clientAddr, serverAddr, attackerAddr, firstPort, bulkPort, strangers, firstPort, firstPort+ports-1)
+`, clientAddr, serverAddr, attackerAddr, firstPort, lastPort, strangers, firstPort, lastPort)
 
 // start runs a child on a host and waits until it says that it listens.
 func (c *contestant) start(h *lab.Host, args ...string) error {
@@ -273,14 +273,16 @@ func (c *contestant) load(p plan) (l loaded, err error) {
 	return l, nil
 }
 
-// known is load from one address, so that its tuples come again and again.
-func known(workers int, lasts time.Duration) plan {
-	return plan{to: serverAddr, from: clientAddr, sources: 1, most: mostConnections, workers: workers, lasts: lasts}
+// known completes a plan for load from one address, so that its tuples come again and again.
+func known(p plan) plan {
+	p.to, p.from, p.sources, p.most = serverAddr, clientAddr, 1, mostConnections
+	return p
 }
 
-// fresh is load whose tuples have not been seen before in this lab.
-func (c *contestant) fresh(workers int, lasts time.Duration) plan {
-	return plan{to: serverAddr, from: strangers.Addr().Next(), sources: 1 << 20, first: c.sent, most: mostConnections, workers: workers, lasts: lasts}
+// fresh completes a plan for load whose tuples have not been seen before in this lab.
+func (c *contestant) fresh(p plan) plan {
+	p.to, p.from, p.sources, p.first, p.most = serverAddr, strangers.Addr().Next(), 1<<20, c.sent, mostConnections
+	return p
 }
 
 // mostConnections bounds the load of a round.

@@ -88,7 +88,7 @@ func floods(r *report.Report, o options) (err error) {
 func (c *contestant) capacity() (float64, error) {
 	var rates []float64
 	for range 3 {
-		l, err := c.load(c.fresh(manyWorkers, connectRound))
+		l, err := c.load(c.fresh(plan{workers: manyWorkers, lasts: floodRound}))
 		if err != nil {
 			return 0, err
 		}
@@ -112,7 +112,7 @@ func (c *contestant) underFlood(rate float64, ports int) (others, sent float64, 
 		return 0, 0, err
 	}
 	time.Sleep(floodLead)
-	l, err := c.load(known(manyWorkers, floodRound))
+	l, err := c.load(known(plan{workers: manyWorkers, lasts: floodRound}))
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		return 0, 0, err
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // A connection of the load is: connect, send a byte, read the byte that comes back,
-// and close with a reset, so that no port waits.
+// and close with a reset, so that no port waits. A bare one is closed at once by both ends.
 
 // ports is how many ports the server listens on, from firstPort on.
 const (
@@ -24,6 +24,9 @@ const (
 	firstPort = 7000
 	// bulkPort takes whatever is sent.
 	bulkPort = firstPort + ports
+	// Bare connections go to as many ports from barePort on.
+	barePort = bulkPort + 1
+	lastPort = barePort + ports - 1
 )
 
 // plan is the load of one round.
@@ -37,6 +40,7 @@ type plan struct {
 	first   int // number of the first connection
 	most    int // connections
 	workers int
+	bare    bool
 	lasts   time.Duration
 }
 
@@ -56,7 +60,7 @@ const patience = 2 * time.Second
 func (p plan) args() []string {
 	return []string{"load",
 		"-to", p.to.String(), "-from", p.from.String(), "-sources", fmt.Sprint(p.sources),
-		"-first", fmt.Sprint(p.first), "-most", fmt.Sprint(p.most), "-workers", fmt.Sprint(p.workers), "-lasts", p.lasts.String(),
+		"-first", fmt.Sprint(p.first), "-most", fmt.Sprint(p.most), "-workers", fmt.Sprint(p.workers), "-bare=" + fmt.Sprint(p.bare), "-lasts", p.lasts.String(),
 	}
 }
 
@@ -69,6 +73,7 @@ func loadMain(args []string) error {
 	f.IntVar(&p.first, "first", 0, "")
 	f.IntVar(&p.most, "most", 1, "")
 	f.IntVar(&p.workers, "workers", 1, "")
+	f.BoolVar(&p.bare, "bare", false, "")
 	f.DurationVar(&p.lasts, "lasts", time.Second, "")
 	f.Parse(args)
 	debug.SetGCPercent(-1) // it lives for a second
@@ -138,6 +143,9 @@ func (p plan) connect(n int) (took time.Duration, err error) {
 		}
 	}
 	to := &unix.SockaddrInet4{Addr: p.to.As4(), Port: firstPort + n%ports}
+	if p.bare {
+		to.Port += barePort - firstPort
+	}
 	start := time.Now()
 	err = unix.Connect(fd, to)
 	for err == unix.EINTR || err == unix.EALREADY { // a signal of Go's runtime; the connection goes on
@@ -147,6 +155,9 @@ func (p plan) connect(n int) (took time.Duration, err error) {
 		return 0, fmt.Errorf("connect: %w", err)
 	}
 	took = time.Since(start)
+	if p.bare {
+		return took, nil
+	}
 	var b [1]byte
 	if _, err := unix.Write(fd, b[:]); err != nil {
 		return 0, fmt.Errorf("send: %w", err)
@@ -168,28 +179,42 @@ func behind(a netip.Addr, n int) [4]byte {
 }
 
 // serveMain answers connections on all ports until it is killed. Two threads wait
-// at each port, and only for connections on which the byte has arrived.
+// at each port, and only for connections on which the byte has arrived, if one comes.
 func serveMain(args []string) error {
 	at, err := netip.ParseAddr(args[0])
 	if err != nil {
 		return err
 	}
-	for i := range ports {
+	for port := firstPort; port <= lastPort; port++ {
+		if port == bulkPort {
+			continue
+		}
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
+		serve, wait := answer, 1
+		if port >= barePort {
+			serve, wait = unix.Close, 0
+		}
 		for _, err := range []error{
-			unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_DEFER_ACCEPT, 1),
-			unix.Bind(fd, &unix.SockaddrInet4{Addr: at.As4(), Port: firstPort + i}),
+			unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_DEFER_ACCEPT, wait),
+			unix.Bind(fd, &unix.SockaddrInet4{Addr: at.As4(), Port: port}),
 			unix.Listen(fd, 1024),
 		} {
 			if err != nil {
-				return fmt.Errorf("port %d: %w", firstPort+i, err)
+				return fmt.Errorf("port %d: %w", port, err)
 			}
 		}
 		for range 2 {
-			go answer(fd)
+			go func() {
+				for {
+					// An error is of a connection that was reset while it waited.
+					if c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC); err == nil {
+						serve(c)
+					}
+				}
+			}()
 		}
 	}
 	if err := swallow(at); err != nil {
@@ -199,18 +224,13 @@ func serveMain(args []string) error {
 	select {}
 }
 
-func answer(listener int) {
+// answer sends the byte back and closes the connection.
+func answer(c int) error {
 	tv := unix.NsecToTimeval(patience.Nanoseconds())
-	for {
-		c, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-		if err != nil {
-			continue // a connection that was reset while it waited
-		}
-		unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-		var b [1]byte
-		if n, _ := unix.Read(c, b[:]); n == 1 {
-			unix.Write(c, b[:])
-		}
-		unix.Close(c)
+	unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	var b [1]byte
+	if n, _ := unix.Read(c, b[:]); n == 1 {
+		unix.Write(c, b[:])
 	}
+	return unix.Close(c)
 }
