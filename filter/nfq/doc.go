@@ -1,7 +1,7 @@
 // Package nfq takes packets from a netfilter queue, has them decided, and answers.
 //
-// A Queue is one socket that owns one queue number. Its loop is one
-// goroutine: receive a batch of messages (recvmmsg), decode each packet where
+// A Queue is one socket that owns one queue number. Its loop is one goroutine on
+// one OS thread: receive a batch of messages (recvmmsg), decode each packet where
 // it lies, decide, append a verdict message, and send all verdicts of the batch
 // at once. There is no channel, no lock and no allocation in it, and nothing is
 // logged: counters are read by others and decisions go to a ring.

@@ -164,6 +164,8 @@ func (q *Queue) Number() uint16 { return q.cfg.Queue }
 // Run answers packets until ctx ends, and returns nil then. It returns an error
 // if the socket fails for good.
 func (q *Queue) Run(ctx context.Context) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	for ctx.Err() == nil {
 		flags := unix.MSG_WAITFORONE
 		if len(q.held) > 0 {
@@ -201,9 +203,7 @@ func (q *Queue) Run(ctx context.Context) error {
 //
 // Go's monitor thread (sysmon, retake) takes the processor away from a goroutine that has not met the
 // scheduler for 10 ms, system calls or not, and then looks every 20 us at what it does, which cost a
-// tenth of the time of a busy loop. A goroutine that calls Gosched more often is left alone. It has a
-// thread of its own while it waits, and is not locked to one: that would make of each turn two
-// changes of threads.
+// tenth of the time of a busy loop. A goroutine that calls Gosched more often is left alone.
 func (q *Queue) receive(flags int) (n int, errno unix.Errno) {
 	if flags&unix.MSG_DONTWAIT != 0 {
 		return q.in.receive(q.fd, flags)
