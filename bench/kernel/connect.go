@@ -33,7 +33,7 @@ const manyWorkers = 8
 // Rounds are short and many, so that those that are compared meet the machine in the same mood.
 const (
 	connectRound = 200 * time.Millisecond
-	connectTimes = 4 // as many rounds as other parts have
+	connectTimes = 3 // as many rounds as other parts have
 )
 
 // connections measures the rate of new connections, what connect(2) takes, and the
