@@ -123,6 +123,7 @@ func connections(r *report.Report, o options) (err error) {
 	r.Add("connect/learned/p99-x-conntrack", ratio(learned.one, of["conntrack"].one, p99), report.AtMost(1.2))
 	r.Add("connect/new/cpu-x-callback", middleRatio(fresh.cpu, of["callback"].cpu), report.AtMost(0.5))
 	r.Add("connect/new/cpu-x-callback-bare", middleRatio(fresh.bareCPU, of["callback"].bareCPU), report.None)
+	r.Add("connect/raw/cpu-x-callback", middleRatio(of["raw"].cpu, of["callback"].cpu), report.None)
 	r.Add("connect/new/cpu-outside-kernel-x-callback", fresh.user()/of["callback"].user(), report.AtMost(0.5))
 	return nil
 }
