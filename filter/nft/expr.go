@@ -32,13 +32,13 @@ func and(mask []byte) expr.Any {
 }
 
 // meta mark & MASK == VALUE
-func packetMarkIs(mask, value uint32) exprs {
-	return exprs{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, and(u32(mask)), compare(expr.CmpOpEq, u32(value)...)}
-}
+func packetMarkIs(mask, value uint32) exprs { return packetMark(mask, expr.CmpOpEq, value) }
 
-// meta mark & MASK != VALUE
-func packetMarkIsNot(mask, value uint32) exprs {
-	return exprs{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, and(u32(mask)), compare(expr.CmpOpNeq, u32(value)...)}
+// meta mark & MASK != 0
+func packetMarkHas(mask uint32) exprs { return packetMark(mask, expr.CmpOpNeq, 0) }
+
+func packetMark(mask uint32, op expr.CmpOp, value uint32) exprs {
+	return exprs{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, and(u32(mask)), compare(op, u32(value)...)}
 }
 
 // meta mark set meta mark & ~MASK | VALUE
@@ -98,6 +98,9 @@ func isTaken() exprs { return join(flowIs(expr.CtStateBitNEW), notOpening()) }
 func l4proto(op expr.CmpOp, proto byte) exprs {
 	return exprs{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, compare(op, proto)}
 }
+
+// meta l4proto != tcp
+func notTCP() exprs { return l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP) }
 
 // tcp flags & (syn|ack) != syn: every TCP packet but the one that opens a
 // connection (RFC 9293 section 3.1: flags are byte 13, SYN 0x02, ACK 0x10).

@@ -20,9 +20,11 @@ func (b *builder) input() []rule {
 	)
 }
 
+// apart goes on with the first packet of a TCP connection only: a SYN begins one, whatever
+// is left of another that had the same ports.
 func apart(other, underway string) []rule {
 	return []rule{
-		{"not TCP", join(l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), jump(other))},
+		{"not TCP", join(notTCP(), jump(other))},
 		{"TCP that goes on", join(notOpening(), jump(underway))},
 	}
 }
@@ -134,7 +136,7 @@ func (b *builder) unknown(source bool) []rule {
 
 // tunnels drops what a pod wraps up itself: inside, it could claim any address on
 // the network of whoever unwraps it. The protocol is looked at first: these rules see
-// every packet of the flows that no policy is about.
+// every packet that is not TCP of the flows that no policy is about.
 func (b *builder) tunnels() (rules []rule) {
 	if b.cfg.AllowTunnels {
 		return nil

@@ -155,7 +155,7 @@ func (b *builder) unanswered() []rule {
 
 // unmark writes only where it must: nearly no packet has a mark of ours when it comes.
 func (b *builder) unmark() rule {
-	return rule{"nobody else sets our marks", join(packetMarkIsNot(b.mask(), 0), setPacketMark(b.mask(), 0))}
+	return rule{"nobody else sets our marks", join(packetMarkHas(b.mask()), setPacketMark(b.mask(), 0))}
 }
 
 func (b *builder) mask() uint32 { return b.cfg.Marks.Mask() }
@@ -174,14 +174,13 @@ func (b *builder) flow() []rule {
 	if b.cfg.KeepEstablished {
 		ours, accepted = m.stateMask(), m.Flow(0) // of whichever epoch
 	}
-	notTCP := l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP)
 	denied := flowMarkIs(b.mask(), m.Denied(b.epoch))
 	rules := []rule{
 		{"accepted TCP flows, but not a SYN", join(flowMarkIs(ours, accepted), notOpening(), accept())},
-		{"accepted flows", join(flowMarkIs(ours, accepted), notTCP, accept())},
+		{"accepted flows", join(flowMarkIs(ours, accepted), notTCP(), accept())},
 		{"not judged yet", join(flowMarkIs(b.mask(), 0), back())},
 		{"denied TCP flows, but not a SYN", join(denied, notOpening(), count(CounterDeniedFlow), drop())},
-		{"denied flows", join(denied, notTCP, count(CounterDeniedFlow), drop())},
+		{"denied flows", join(denied, notTCP(), count(CounterDeniedFlow), drop())},
 	}
 	if !b.cfg.KeepEstablished {
 		rules = append(rules, rule{"accepted in an earlier epoch", join(flowMarkIn(b.mask(), b.past), jump(chainKeep))})
@@ -244,7 +243,7 @@ func (b *builder) enforce() []rule {
 	return slices.Concat(
 		[]rule{
 			{"about another flow", join(isRelated(), jump(chainErrors))},
-			{"marked by the queue", join(packetMarkIsNot(b.cfg.Marks.stateMask(), 0), jump(chainVerdicts))},
+			{"marked by the queue", join(packetMarkHas(m.stateMask()), jump(chainVerdicts))},
 		},
 		invalid(b.cfg.JudgeInvalid),
 		[]rule{
@@ -253,7 +252,7 @@ func (b *builder) enforce() []rule {
 			{"nothing is known", setPacketMark(b.mask(), b.asked())},
 			// A SYN begins a connection, whatever is left of one that had the same ports.
 			{"tell the queue who began the flow", join(isReply(), notOpening(), setPacketMark(b.mask(), m.Reply()))},
-			{"tell the queue who began the flow", join(isReply(), l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP), setPacketMark(b.mask(), m.Reply()))},
+			{"tell the queue who began the flow", join(isReply(), notTCP(), setPacketMark(b.mask(), m.Reply()))},
 			{"or that nobody knows", join(isTaken(), setPacketMark(b.mask(), m.Taken()))},
 			{"or that it is in doubt", join(flowIs(expr.CtStateBitESTABLISHED), isOriginal(), notOpening(), looksLikeAnswer(), setPacketMark(b.mask(), m.Doubt()))},
 			{"or that it is in doubt", join(isReply(), notOpening(), looksLikeQuestion(), setPacketMark(b.mask(), m.Doubt()))},

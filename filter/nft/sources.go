@@ -32,8 +32,8 @@ const (
 // date, and a pod is bound by the route that its network plugin makes before it
 // starts. What is learned is only which links are pods' own.
 //
-// It fills chains of its own in postern's table, which Table only makes and jumps to. It is
-// not safe for concurrent use.
+// It has chains of its own in postern's table. Table makes the first, jumps to it, and leaves
+// their rules alone. It is not safe for concurrent use.
 type Sources struct {
 	conn   *Conn
 	check  SourceCheck
