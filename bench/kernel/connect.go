@@ -59,23 +59,14 @@ func connections(r *report.Report, o options) (err error) {
 			return err
 		}
 	}
-	for n := range o.rounds * connectTimes {
-		for _, e := range entries {
-			if err := e.round(false); err != nil {
-				return err
-			}
-		}
-		slices.Reverse(entries) // to the end and back
-		if n%connectTimes == connectTimes-1 {
-			fmt.Fprintf(os.Stderr, "kernel: connect: round %d of %d\n", n/connectTimes+1, o.rounds)
-		}
+	if err := inTurn(o, "connect", connectTimes, entries, func(e *entry) error { return e.round(false) }); err != nil {
+		return err
 	}
 
 	rate := func(l loaded) float64 { return l.rate() }
 	p50 := func(l loaded) float64 { return l.P50 }
 	p99 := func(l loaded) float64 { return l.P99 }
-	for _, name := range []string{"none", "conntrack", "static", "raw", "callback", "learned", "new"} {
-		e := of[name]
+	for _, e := range entries {
 		r.Add("connect/"+e.name+"/c8-per-s", middle(e.many, rate), report.None)
 		r.Add("connect/"+e.name+"/c1-per-s", middle(e.one, rate), report.None)
 		r.Add("connect/"+e.name+"/bare-per-s", middle(e.bare, rate), report.None)
@@ -125,9 +116,9 @@ func connections(r *report.Report, o options) (err error) {
 	}
 	r.Add("connect/learned/added-p50-us", measure.Median(added), report.AtMost(25))
 	r.Add("connect/learned/p99-x-conntrack", ratio(learned.one, of["conntrack"].one, p99), report.AtMost(1.2))
-	r.Add("connect/new/cpu-x-callback", middleRatio(fresh.cpu, of["callback"].cpu), report.AtMost(0.5))
-	r.Add("connect/new/cpu-x-callback-bare", middleRatio(fresh.bareCPU, of["callback"].bareCPU), report.None)
-	r.Add("connect/raw/cpu-x-callback", middleRatio(of["raw"].cpu, of["callback"].cpu), report.None)
+	r.Add("connect/new/cpu-x-callback", measure.MedianRatio(fresh.cpu, of["callback"].cpu), report.AtMost(0.5))
+	r.Add("connect/new/cpu-x-callback-bare", measure.MedianRatio(fresh.bareCPU, of["callback"].bareCPU), report.None)
+	r.Add("connect/raw/cpu-x-callback", measure.MedianRatio(of["raw"].cpu, of["callback"].cpu), report.None)
 	r.Add("connect/new/cpu-outside-kernel-x-callback", fresh.user()/of["callback"].user(), report.AtMost(0.5))
 	return nil
 }
@@ -213,13 +204,5 @@ func ratio(us, them []loaded, value func(loaded) float64) float64 {
 	for i := range us {
 		ours, theirs = append(ours, value(us[i])), append(theirs, value(them[i]))
 	}
-	return middleRatio(ours, theirs)
-}
-
-func middleRatio(us, them []float64) float64 {
-	var all []float64
-	for i := range us {
-		all = append(all, us[i]/them[i])
-	}
-	return measure.Median(all)
+	return measure.MedianRatio(ours, theirs)
 }

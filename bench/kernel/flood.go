@@ -57,24 +57,19 @@ func floods(r *report.Report, o options) (err error) {
 		ports int
 	}{{"one-port", 1}, {"many-ports", 40_000}} {
 		rates := map[*contestant][]float64{}
-		var sent, ratios []float64
-		for n := range o.rounds {
-			for _, c := range []*contestant{static, ours} {
-				rate, flood, err := c.underFlood(capacity*floodTimes, f.ports)
-				if err != nil {
-					return err
-				}
-				rates[c] = append(rates[c], rate)
-				sent = append(sent, flood)
-			}
-			ratios = append(ratios, rates[ours][n]/rates[static][n])
-			fmt.Fprintf(os.Stderr, "kernel: flood: %s: round %d of %d\n", f.name, n+1, o.rounds)
+		var sent []float64
+		if err := inTurn(o, "flood: "+f.name, 1, []*contestant{static, ours}, func(c *contestant) error {
+			rate, flood, err := c.underFlood(capacity*floodTimes, f.ports)
+			rates[c], sent = append(rates[c], rate), append(sent, flood)
+			return err
+		}); err != nil {
+			return err
 		}
 		prefix := "flood/" + f.name
 		r.Add(prefix+"/sent-x-capacity", measure.Median(sent)/capacity, report.AtLeast(0.9*floodTimes))
 		r.Add(prefix+"/static/others-per-s", measure.Median(rates[static]), report.None)
 		r.Add(prefix+"/postern/others-per-s", measure.Median(rates[ours]), report.None)
-		r.Add(prefix+"/others-x-static", measure.Median(ratios), report.AtLeast(0.8))
+		r.Add(prefix+"/others-x-static", measure.MedianRatio(rates[ours], rates[static]), report.AtLeast(0.8))
 		leaks, err := ours.packets("leaks")
 		if err != nil {
 			return err

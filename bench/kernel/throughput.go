@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,23 +35,17 @@ func throughput(r *report.Report, o options) (err error) {
 		defer func() { err = errors.Join(err, c.close()) }()
 	}
 	rates := map[string][]float64{}
-	for n := range o.rounds * sendTimes {
-		for _, kind := range kinds {
-			rate, err := all[kind].send()
-			if err != nil {
-				return err
-			}
-			rates[kind] = append(rates[kind], rate)
-		}
-		slices.Reverse(kinds) // to the end and back
-		if n%sendTimes == sendTimes-1 {
-			fmt.Fprintf(os.Stderr, "kernel: throughput: round %d of %d\n", n/sendTimes+1, o.rounds)
-		}
+	if err := inTurn(o, "throughput", sendTimes, kinds, func(kind string) error {
+		rate, err := all[kind].send()
+		rates[kind] = append(rates[kind], rate)
+		return err
+	}); err != nil {
+		return err
 	}
-	for _, kind := range []string{"none", "conntrack", "postern"} {
+	for _, kind := range kinds {
 		r.Add("throughput/"+kind+"/Gbit-per-s", measure.Median(rates[kind]), report.None)
 	}
-	r.Add("throughput/postern/x-conntrack", middleRatio(rates["postern"], rates["conntrack"]), report.AtLeast(0.98))
+	r.Add("throughput/postern/x-conntrack", measure.MedianRatio(rates["postern"], rates["conntrack"]), report.AtLeast(0.98))
 	return nil
 }
 

@@ -48,26 +48,19 @@ func verdicts(r *report.Report, o options) (err error) {
 		}
 	}
 	rates, cpu := map[string][]float64{}, map[string][]float64{}
-	for n := range o.rounds {
-		for _, name := range names {
-			rate, each, err := of[name].saturated()
-			if err != nil {
-				return err
-			}
-			rates[name], cpu[name] = append(rates[name], rate), append(cpu[name], each)
-		}
-		fmt.Fprintf(os.Stderr, "kernel: verdicts: round %d of %d\n", n+1, o.rounds)
+	if err := inTurn(o, "verdicts", 1, names, func(name string) error {
+		rate, each, err := of[name].saturated()
+		rates[name], cpu[name] = append(rates[name], rate), append(cpu[name], each)
+		return err
+	}); err != nil {
+		return err
 	}
 	for _, name := range names {
 		r.Add("verdicts/"+name+"/per-s", measure.Median(rates[name]), report.None)
 		r.Add("verdicts/"+name+"/cpu-us", measure.Median(cpu[name]), report.None)
 	}
 	for name, target := range map[string]report.Target{"raw": report.None, "callback": report.AtLeast(1.6)} {
-		var ratios []float64
-		for i, rate := range rates["postern"] {
-			ratios = append(ratios, rate/rates[name][i])
-		}
-		r.Add("verdicts/postern/x-"+name, measure.Median(ratios), target)
+		r.Add("verdicts/postern/x-"+name, measure.MedianRatio(rates["postern"], rates[name]), target)
 	}
 	return nil
 }

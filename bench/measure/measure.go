@@ -52,8 +52,15 @@ func Turns(rounds int, contestants []Contestant) []float64 {
 	return medians
 }
 
-// Median gives the middle value, the upper one of two; it sorts values.
-func Median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
+// Median gives the middle value, the upper one of two.
+func Median(values []float64) float64 { return slices.Sorted(slices.Values(values))[len(values)/2] }
+
+// MedianRatio gives the middle one of the ratios of two contestants' values round by round,
+// so that what the machine does besides meets both sides of each.
+func MedianRatio(us, them []float64) float64 {
+	ratios := make([]float64, len(us))
+	for i := range us {
+		ratios[i] = us[i] / them[i]
+	}
+	return Median(ratios)
 }
