@@ -268,6 +268,43 @@ func TestRenewKeepsBaseChains(t *testing.T) {
 	}
 }
 
+// TestAdoptKeepsSourceCheck: a daemon that starts again leaves no moment without the check of
+// source addresses that the one before it put in.
+func TestAdoptKeepsSourceCheck(t *testing.T) {
+	c := inNamespace(t)
+	via, err := Probe(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := newTable(t, c, via).Apply(State{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := NewSources(c, SourcesDropped, nil).Apply([]int{1}); err != nil {
+		t.Fatal(err)
+	}
+	check := func() string {
+		var text string
+		for _, chain := range []string{chainArrived, chainSources} {
+			out, err := exec.Command("nft", "list", "chain", "inet", TableName, chain).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			text += string(out)
+		}
+		return text
+	}
+	before := check()
+	if !strings.Contains(before, "an answer would go back this way") {
+		t.Fatalf("no check in %s", before)
+	}
+	if err := newTable(t, c, via).Apply(State{Ingress: addrs("10.0.0.1"), Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(before, check()); d != "" {
+		t.Errorf("the check is another one (-before +after):\n%s", d)
+	}
+}
+
 func TestCount(t *testing.T) {
 	c := inNamespace(t)
 	via, err := Probe(c)
